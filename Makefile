@@ -1,0 +1,51 @@
+# Everything for a fresh clone on a bare machine. Needs make and Python 3.11, 3.12 or 3.13 with pip.
+#   make demo    the main job once, end to end, and nothing leaves the machine
+#   make test    all tests; ARGS="-k word" for some of them
+#   make run     the service as config.yaml has it, with a broker of its own if there is none
+#   make lint    ruff and mypy
+#   make bench   the benchmarks
+#   make lock    renew requirements.lock
+PYTHON ?= python3
+VENV := .venv
+# absolute, so that the programs started with it find it from any folder
+BIN := $(CURDIR)/$(VENV)/bin
+PIP := $(PYTHON) -m pip --python $(BIN)/python --disable-pip-version-check --quiet
+
+.PHONY: demo run test lint bench lock clean
+.DEFAULT_GOAL := demo
+
+demo: $(VENV)/installed
+	$(BIN)/python -m mail_service.demo
+
+run: $(VENV)/installed
+	$(BIN)/python -m mail_service.local.rabbitmq $(BIN)/mail-service run --config config.yaml $(ARGS)
+
+test: $(VENV)/installed
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/installed
+	$(BIN)/python -m benchmarks.run $(ARGS)
+
+lock: $(VENV)/installed
+	$(PIP) install uv
+	( sed '/^[^#]/,$$d' requirements.lock; \
+	  $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --all-extras --upgrade --quiet \
+	    --no-header --no-annotate --no-emit-index-url --no-emit-find-links ) > requirements.lock.new
+	mv requirements.lock.new requirements.lock
+
+clean:
+	rm -rf $(VENV) var
+
+# The stamp makes the second run instant; a changed lock or pyproject.toml makes the environment anew. Without a pip of its
+# own, since Debian's Python cannot make one before the package python3-venv is there; the pip that is there serves both.
+$(VENV)/installed: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; (3, 11) <= sys.version_info[:2] < (3, 14) or sys.exit("mail_service needs Python 3.11, 3.12 or 3.13, and this is %d.%d. Choose another one: make PYTHON=python3.11" % sys.version_info[:2])'
+	$(PYTHON) -m venv --clear --without-pip $(VENV)
+	$(PIP) install --requirement requirements.lock
+	$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@
