@@ -1,0 +1,82 @@
+"""Every word for how it went: statuses, what a failure means, and the receipt for one recipient."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Status(StrEnum):
+    """The state of a mail and of a recipient."""
+
+    #: accepted, not yet attempted
+    QUEUED = "queued"
+    #: a transient failure; waits for its next attempt
+    DEFERRED = "deferred"
+    #: waits for something other than its own retry; costs no attempt
+    HELD = "held"
+    #: the mailer accepted it
+    SENT = "sent"
+    #: a mail only: some recipients were accepted, the rest ended otherwise
+    PARTLY_SENT = "partly_sent"
+    #: permanent, or an outcome that is unknown and must not be repeated
+    FAILED = "failed"
+    #: the retries or the time were used up
+    EXPIRED = "expired"
+    #: the recipient is on the list of those who are not mailed
+    SUPPRESSED = "suppressed"
+    #: somebody decided that it is dealt with
+    DISCARDED = "discarded"
+
+    @property
+    def is_final(self) -> bool:
+        """Nothing more happens by itself."""
+        return self not in WAITING
+
+
+#: a mail in one of these is still on its way
+WAITING = frozenset({Status.QUEUED, Status.DEFERRED, Status.HELD})
+FINAL = frozenset(Status) - WAITING
+
+
+class Kind(StrEnum):
+    """What the end of an attempt means. The first is a success, the others say what to do next."""
+
+    #: the mailer took responsibility
+    ACCEPTED = "accepted"
+    #: try again later, on the schedule
+    TRANSIENT = "transient"
+    #: the provider asks for a slower pace; waits without using up an attempt
+    THROTTLED = "throttled"
+    #: somebody has to mend the configuration; waits without using up an attempt
+    CONFIGURATION = "configuration"
+    #: never going to work
+    PERMANENT = "permanent"
+    #: it may have been accepted; the mailer's ``on_unknown`` decides
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Diagnosis:
+    """What a failure (or a success) means for the recipients it speaks about."""
+
+    kind: Kind
+    #: one sentence for people: the server's reply, or the exception's text. May contain addresses: never logged.
+    text: str = ""
+    #: a short machine word without addresses, fit for logs: ``smtp 450 4.2.1``, ``TimeoutError``
+    code: str = ""
+    #: seconds the other side asked us to wait, or None
+    wait_s: float | None = None
+    #: nothing of the mail can have been accepted, so another mailer may be tried in the same attempt
+    certainly_not_sent: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Receipt:
+    """How it went for one recipient."""
+
+    #: bare addr-spec, as typed by whoever handed the mail in
+    address: str
+    diagnosis: Diagnosis
+    #: the provider's id for this recipient's copy, where it has one
+    message_id: str | None = None
