@@ -1,0 +1,124 @@
+"""From nameko's configuration to ``Settings``: one function for each part of the ``mail`` section."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Mapping
+
+from mail_service.errors import ConfigurationError
+from mail_service.settings import database
+from mail_service.settings.mailers import read_mailers
+from mail_service.settings.model import BUILT_IN_SCHEDULES, Bounce, DoorSchedules, Schedule, Settings
+from mail_service.settings.reading import Mistakes, Section, is_dotted_path, is_mailbox, nearest, shown
+from mail_service.settings.schedules import read_schedules
+
+#: of a section, in the order in which the README explains them
+_KEYS = (
+    "default_from",
+    "mailers",
+    "database",
+    "event_sources",
+    "schedules",
+    "backoff",
+    "classifier",
+    "bounce",
+    "max_size",
+    "hold_probe",
+    "attempt_timeout",
+)
+#: bytes; RabbitMQ 3 takes no message above 128 MiB
+_LARGEST_MESSAGE = 128 * 1024 * 1024
+#: seconds; RabbitMQ takes a message away from a consumer after 30 minutes, and another one would then send it too
+_LONGEST_ATTEMPT = 1500
+_LONGEST_PROBE = 86_400
+
+
+def load_settings(config: Mapping[str, object]) -> Settings:
+    """
+    The ``mail`` section of *config*, which is the whole of nameko's configuration; every key has a default.
+
+    Raises:
+        ConfigurationError: with all mistakes, one in a line. No value of a key with a secret's name is in it.
+    """
+    mistakes = Mistakes()
+    _check_nameko_keys(config, mistakes)
+    settings = _read_mail(Section(config.get("mail"), "mail", mistakes, _KEYS))
+    if mistakes.found:
+        raise ConfigurationError("\n".join(mistakes.found))
+    return settings
+
+
+def _check_nameko_keys(config: Mapping[str, object], mistakes: Mistakes) -> None:
+    if "AMQP_URI" in config and not _is_url(config["AMQP_URI"]):
+        # its value is not shown: even where it is no URL, there may be a password in it
+        mistakes.add("AMQP_URI", "expected a URL like pyamqp://user:password@host:5672/vhost")
+    if "max_workers" in config:
+        Section(config, "", mistakes).whole("max_workers", 10, least=1)
+    if "mail" not in config:
+        _note_a_misspelt_section(config, mistakes)
+
+
+def _note_a_misspelt_section(config: Mapping[str, object], mistakes: Mistakes) -> None:
+    """With ``Mail:`` or ``mial:`` the defaults would hold, and mail go to a folder instead of to people."""
+    for key in config:
+        if difflib.get_close_matches(str(key).lower(), ["mail"], cutoff=0.75):
+            mistakes.add(str(key), "unknown section, and there is no section mail; did you mean mail?")
+
+
+def _is_url(value: object) -> bool:
+    return isinstance(value, str) and "://" in value
+
+
+def _read_mail(mail: Section) -> Settings:
+    defaults = Settings()
+    schedules = read_schedules(mail.section("schedules"))
+    return Settings(
+        default_from=_read_default_from(mail, defaults.default_from),
+        mailers=read_mailers(mail),
+        database=database.read_url(mail, defaults.database),
+        event_sources=mail.names("event_sources"),
+        schedules=schedules,
+        backoff=_read_backoff(mail, schedules),
+        classifier=_read_dotted_path(mail, "classifier", defaults.classifier),
+        bounce=Bounce(to_sender=mail.section("bounce", ["to_sender"]).flag("to_sender", default=False)),
+        max_size=mail.whole(
+            "max_size", defaults.max_size, what="a whole number of bytes", least=1, most=_LARGEST_MESSAGE
+        ),
+        hold_probe=mail.number("hold_probe", defaults.hold_probe, what="seconds", above=True, most=_LONGEST_PROBE),
+        attempt_timeout=mail.number(
+            "attempt_timeout", defaults.attempt_timeout, what="seconds", above=True, most=_LONGEST_ATTEMPT
+        ),
+    )
+
+
+def _read_default_from(mail: Section, default: str) -> str:
+    value = mail.text("default_from", default, what="an address like Example <no-reply@example.org>")
+    if not is_mailbox(value):
+        mail.wrong("default_from", "one address like Example <no-reply@example.org>", value)
+    return value
+
+
+def _read_dotted_path(section: Section, key: str, default: str) -> str:
+    value = section.text(key, default, what="a dotted path")
+    if not is_dotted_path(value):
+        section.wrong(key, f"a dotted path like {default}", value)
+    return value
+
+
+def _read_backoff(mail: Section, schedules: Mapping[str, Schedule]) -> DoorSchedules:
+    doors = mail.section("backoff", ["send", "submit", "event"])
+    defaults = DoorSchedules()
+    # a schedule that was itself mistaken is reported once, at its own place
+    names = {*schedules, *BUILT_IN_SCHEDULES, *mail.section_keys("schedules")}
+    return DoorSchedules(
+        send=_read_schedule_name(doors, "send", defaults.send, names),
+        submit=_read_schedule_name(doors, "submit", defaults.submit, names),
+        event=_read_schedule_name(doors, "event", defaults.event, names),
+    )
+
+
+def _read_schedule_name(doors: Section, door: str, default: str, names: Collection[str]) -> str:
+    name = doors.text(door, default, what="the name of a schedule")
+    if name not in names:
+        doors.mistakes.add(doors.at(door), f"no schedule is called {shown(name)}; {nearest(name, sorted(names))}")
+    return name

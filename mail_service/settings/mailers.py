@@ -1,0 +1,149 @@
+"""Reads ``mail.mailers``, which has the shape of Django 6.1's ``MAILERS`` and four keys more."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+from typing import Final, cast
+
+from mail_service.settings.model import DEFAULT_MAILERS, Limit, MailerSettings, OnUnknown
+from mail_service.settings.reading import Section, as_number, as_whole, is_dotted_path, is_name, nearest, shown
+
+_MAILER_KEYS: Final = ("BACKEND", "OPTIONS", "failover", "on_unknown", "limit", "http_retry")
+#: Django's own default for an entry of MAILERS without BACKEND
+_SMTP_BACKEND: Final = "django.core.mail.backends.smtp.EmailBackend"
+_OURS: Final = "mail_service.django"
+
+#: the arguments of urllib3 2's ``Retry``, without ``history``, which is no setting
+_RETRY_COUNTS: Final = ("total", "connect", "read", "redirect", "status", "other")
+_RETRY_SECONDS: Final = ("backoff_factor", "backoff_max", "backoff_jitter")
+_RETRY_FLAGS: Final = ("raise_on_redirect", "raise_on_status", "respect_retry_after_header")
+_RETRY_TEXTS: Final = ("allowed_methods", "remove_headers_on_redirect")
+RETRY_WORDS: Final = (
+    *_RETRY_COUNTS,
+    *_RETRY_TEXTS,
+    "status_forcelist",
+    *_RETRY_SECONDS,
+    *_RETRY_FLAGS,
+    "retry_after_max",
+)
+
+
+def read_mailers(mail: Section) -> Mapping[str, MailerSettings]:
+    """All mailers by name; without the key, the one that writes to ``var/outbox``."""
+    if "mailers" not in mail:
+        return DEFAULT_MAILERS
+    section = mail.section("mailers")
+    if "default" not in section and isinstance(mail.values["mailers"], Mapping | None):
+        section.mistakes.add(section.path, f"no mailer is called default{_like_default(section)}; it has to be there")
+    for name in section.values:
+        if not is_name(name):
+            section.mistakes.add(section.path, f"expected a name for the mailer, got {shown(name)}")
+    mailers = {name: _read_mailer(name, section.section(name, _MAILER_KEYS)) for name in section.values}
+    _check_failover(section, mailers)
+    return MappingProxyType(mailers)
+
+
+def _like_default(section: Section) -> str:
+    hint = nearest("default", section.values) if section.values else ""
+    return f" ({hint.removeprefix('did you mean ').removesuffix('?')} is)" if hint.startswith("did you mean") else ""
+
+
+def _read_mailer(name: str, entry: Section) -> MailerSettings:
+    return MailerSettings(
+        name=name,
+        backend=_read_backend(entry),
+        options=_read_options(entry),
+        failover=entry.names("failover"),
+        on_unknown=cast("OnUnknown", entry.choice("on_unknown", "retry", ("retry", "give_up"))),
+        limit=_read_limit(entry.section("limit", ("rate", "per", "concurrency"))),
+        http_retry=_read_http_retry(entry.section("http_retry", RETRY_WORDS)),
+    )
+
+
+def _read_backend(entry: Section) -> str:
+    backend = entry.text("BACKEND", _SMTP_BACKEND, what=f"a dotted path like {_SMTP_BACKEND}")
+    if not is_dotted_path(backend):
+        entry.wrong("BACKEND", f"the dotted path of a class like {_SMTP_BACKEND}", backend)
+    elif is_ours(backend):
+        entry.mistakes.add(entry.at("BACKEND"), f"{backend} hands mail to this service, which would go round for ever")
+    return backend
+
+
+def is_ours(path: str) -> bool:
+    """Whether *path* leads to the Django side of this service, which must not be one of its mailers."""
+    return path == _OURS or path.startswith(f"{_OURS}.")
+
+
+def _read_options(entry: Section) -> Mapping[str, object]:
+    options = entry.section("OPTIONS")
+    if "alias" in options:
+        options.mistakes.add(options.at("alias"), "not allowed, as in Django: the mailer's name is its alias")
+    if options.values.get("fail_silently"):
+        options.mistakes.add(options.at("fail_silently"), "not allowed: a failure that is not seen loses the mail")
+    return MappingProxyType(options.values)
+
+
+def _read_limit(entry: Section) -> Limit | None:
+    if not entry.values:
+        return None
+    if "per" in entry and "rate" not in entry:
+        entry.mistakes.add(entry.at("rate"), "missing; per is the number of seconds in which so many mails are sent")
+    return Limit(
+        rate=entry.number("rate", None, what="a number of mails", above=True),
+        per=entry.number("per", 1.0, what="seconds", above=True),
+        concurrency=entry.whole("concurrency", None, least=1),
+    )
+
+
+def _read_http_retry(entry: Section) -> Mapping[str, object] | None:
+    for key, value in entry.values.items():
+        if (expected := _expected_of_retry(key, value)) is not None:
+            entry.wrong(key, expected, value)
+    return MappingProxyType(entry.values) if entry.values else None
+
+
+def _expected_of_retry(key: str, value: object) -> str | None:
+    """What urllib3's Retry wants for *key*, or None when *value* is that."""
+    if key in _RETRY_COUNTS:
+        may_be_off = key in ("total", "redirect") and value is False
+        return None if value is None or may_be_off or as_whole(value, 0) is not None else "a whole number >= 0"
+    if key in _RETRY_FLAGS:
+        return None if isinstance(value, bool) else "true or false"
+    if key in _RETRY_TEXTS:
+        return None if value is None or _is_list_of(value, str) else "a list of texts"
+    if key == "status_forcelist":
+        return None if value is None or _is_list_of(value, int) else "a list of HTTP status codes"
+    return None if as_number(value, 0) is not None else "a number of seconds >= 0"
+
+
+def _is_list_of(value: object, kind: type) -> bool:
+    return isinstance(value, list) and all(isinstance(item, kind) and not isinstance(item, bool) for item in value)
+
+
+def _check_failover(section: Section, mailers: Mapping[str, MailerSettings]) -> None:
+    reported: set[frozenset[str]] = set()
+    for mailer in mailers.values():
+        path = f"{section.path}.{mailer.name}.failover"
+        for name in mailer.failover:
+            if name not in mailers:
+                section.mistakes.add(path, f"no mailer is called {shown(name)}; {nearest(name, mailers)}")
+        for circle in _circles(mailer.name, mailers):
+            if frozenset(circle) not in reported:
+                reported.add(frozenset(circle))
+                section.mistakes.add(path, f"leads back to where it began: {' -> '.join(circle)}")
+
+
+def _circles(start: str, mailers: Mapping[str, MailerSettings]) -> Iterator[tuple[str, ...]]:
+    """The first way found that leads from *start* over other mailers back to it, if there is one."""
+    ways: list[tuple[str, ...]] = [(start,)]
+    seen: set[str] = set()
+    while ways:
+        way = ways.pop()
+        for name in mailers[way[-1]].failover:
+            if name == start:
+                yield (*way, start)
+                return
+            if name in mailers and name not in seen:
+                seen.add(name)
+                ways.append((*way, name))

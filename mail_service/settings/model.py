@@ -1,0 +1,187 @@
+"""The settings themselves. Their defaults are the ones that a user gets who leaves the key out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Final, Literal, TypeAlias
+
+from mail_service.settings.masks import mask
+
+OnUnknown: TypeAlias = Literal["retry", "give_up"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limit:
+    """How fast one mailer may be used, counted over all processes."""
+
+    #: mails in each period of *per* seconds; None is no limit
+    rate: float | None = None
+    #: length of the period, seconds
+    per: float = 1.0
+    #: attempts in flight at a time; None is no limit
+    concurrency: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MailerSettings:
+    """A configured way to send, with a name: an entry of Django 6.1's ``MAILERS``, and what we add to it."""
+
+    #: what messages, logs and the command line call it
+    name: str
+    #: dotted path of a Django email backend class
+    backend: str
+    #: keyword arguments of the backend; not in the repr, since they hold secrets
+    options: Mapping[str, object] = field(default_factory=lambda: MappingProxyType({}), repr=False)
+    #: mailers tried next, in this order and the same attempt, where the mail was certainly not accepted
+    failover: tuple[str, ...] = ()
+    #: after an unknown outcome: send again with the same Message-ID, or end as failed
+    on_unknown: OnUnknown = "retry"
+    #: None is as fast as the workers go
+    limit: Limit | None = None
+    #: keyword arguments of ``urllib3.util.Retry``, for backends built on requests; None leaves the backend as it is
+    http_retry: Mapping[str, object] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FixedSchedule:
+    """Waits from a list, one after the other; the last one repeats."""
+
+    name: str
+    #: milliseconds before each retry, at least one
+    schedule_ms: tuple[int, ...]
+    #: retries, so one less than the attempts; 0 is no limit
+    limit: int = 0
+    #: milliseconds from ``submitted_at``; a retry due later is not waited for. None is no such end.
+    max_age_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DynamicSchedule:
+    """Waits that grow: ``min(longest, first * factor ** n)`` after failure n + 1; by default 10 s, 40 s, ..., 3 h."""
+
+    name: str
+    #: milliseconds before the first retry
+    first_ms: int
+    #: at least 1
+    factor: float
+    #: milliseconds that no wait exceeds
+    longest_ms: int
+    #: retries, so one less than the attempts; 0 is no limit
+    limit: int = 0
+    #: milliseconds from ``submitted_at``; a retry due later is not waited for. None is no such end.
+    max_age_ms: int | None = None
+
+
+Schedule: TypeAlias = FixedSchedule | DynamicSchedule
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DoorSchedules:
+    """The name of the schedule that a mail gets from its door, unless it names one itself."""
+
+    #: RPC ``send``, whose caller waits
+    send: str = "impatient"
+    #: ``submit``, ``submit_many``, Django and ``MailClient.submit``
+    submit: str = "dynamic"
+    #: ``send_email`` events
+    event: str = "dynamic"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bounce:
+    """Who is told by mail that a mail failed for good."""
+
+    #: send an RFC 3464 report to the envelope sender
+    to_sender: bool = False
+
+
+FILE_BACKEND: Final = "django.core.mail.backends.filebased.EmailBackend"
+#: nothing leaves the machine until somebody configures a mailer
+DEFAULT_MAILERS: Final[Mapping[str, MailerSettings]] = MappingProxyType(
+    {
+        "default": MailerSettings(
+            name="default", backend=FILE_BACKEND, options=MappingProxyType({"file_path": "var/outbox"})
+        )
+    }
+)
+BUILT_IN_SCHEDULES: Final[Mapping[str, Schedule]] = MappingProxyType(
+    {
+        "impatient": FixedSchedule(name="impatient", schedule_ms=(100, 200, 500), limit=3),
+        "fixed": FixedSchedule(name="fixed", schedule_ms=(60_000,), limit=30),
+        "dynamic": DynamicSchedule(
+            name="dynamic", first_ms=10_000, factor=4, longest_ms=10_800_000, max_age_ms=172_800_000
+        ),
+    }
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """The ``mail`` section of ``config.yaml``."""
+
+    #: the sender of mail that names none; an address, with a display name or bare
+    default_from: str = "webmaster@localhost"
+    #: by name; ``default`` is always there
+    mailers: Mapping[str, MailerSettings] = field(default_factory=lambda: DEFAULT_MAILERS)
+    #: SQLAlchemy URL of the ledger and the error log; not in the repr, since it may hold a password
+    database: str = field(default="sqlite:///var/mail_service.db", repr=False)
+    #: names of the services whose ``send_email`` events are mailed
+    event_sources: tuple[str, ...] = ()
+    #: by name; the built-in ones and the user's
+    schedules: Mapping[str, Schedule] = field(default_factory=lambda: BUILT_IN_SCHEDULES)
+    backoff: DoorSchedules = field(default_factory=DoorSchedules)
+    #: dotted path of ``(exception, context) -> Diagnosis``
+    classifier: str = "mail_service.diagnosis.diagnose"
+    bounce: Bounce = field(default_factory=Bounce)
+    #: bytes of a message's JSON, above which it is refused; 25 MB, a MB being 1,000,000 bytes
+    max_size: int = 25_000_000
+    #: seconds; held mail is looked at again at least this often
+    hold_probe: float = 30.0
+    #: seconds; an attempt that takes longer is given up, with its outcome unknown
+    attempt_timeout: float = 120.0
+
+    def masked(self) -> dict[str, object]:
+        """Plain data in the shape of ``config.yaml``'s ``mail`` section, every default filled in, no secret left in."""
+        plain = {
+            "default_from": self.default_from,
+            "mailers": {name: _mailer_as_configured(mailer) for name, mailer in self.mailers.items()},
+            "database": self.database,
+            "event_sources": self.event_sources,
+            "schedules": {name: _schedule_as_configured(schedule) for name, schedule in self.schedules.items()},
+            "backoff": {"send": self.backoff.send, "submit": self.backoff.submit, "event": self.backoff.event},
+            "classifier": self.classifier,
+            "bounce": {"to_sender": self.bounce.to_sender},
+            "max_size": self.max_size,
+            "hold_probe": self.hold_probe,
+            "attempt_timeout": self.attempt_timeout,
+        }
+        masked = mask(plain)
+        assert isinstance(masked, dict)  # noqa: S101 - a mapping is masked into a dict
+        return masked
+
+
+def _mailer_as_configured(mailer: MailerSettings) -> dict[str, object]:
+    entry: dict[str, object] = {"BACKEND": mailer.backend, "OPTIONS": mailer.options}
+    if mailer.failover:
+        entry["failover"] = mailer.failover
+    entry["on_unknown"] = mailer.on_unknown
+    if mailer.limit is not None:
+        limit = {"rate": mailer.limit.rate, "per": mailer.limit.per, "concurrency": mailer.limit.concurrency}
+        entry["limit"] = {key: value for key, value in limit.items() if value is not None}
+    if mailer.http_retry is not None:
+        entry["http_retry"] = mailer.http_retry
+    return entry
+
+
+def _schedule_as_configured(schedule: Schedule) -> dict[str, object]:
+    entry: dict[str, object]
+    if isinstance(schedule, FixedSchedule):
+        entry = {"schedule": schedule.schedule_ms}
+    else:
+        entry = {"first": schedule.first_ms, "factor": schedule.factor, "longest": schedule.longest_ms}
+    entry["limit"] = schedule.limit
+    if schedule.max_age_ms is not None:
+        entry["max_age"] = schedule.max_age_ms
+    return entry
