@@ -1,0 +1,107 @@
+"""What a mailer hands over: the message's bytes, addresses for the envelope, and a word about what cannot be said."""
+
+from __future__ import annotations
+
+import email.policy
+import re
+from collections.abc import Collection, Iterable
+from email.header import Header
+from email.headerregistry import Address
+from functools import lru_cache
+from typing import Any, Final
+
+import django
+
+from mail_service.mailers import CannotExpress, Email
+from mail_service.message.addresses import addr_spec
+
+#: Anymail's additions to a message that have no place in MIME. Not ``send_at``: this service waits itself.
+ANYMAIL_FIELDS: Final = (
+    "template_id",
+    "merge_data",
+    "merge_global_data",
+    "merge_headers",
+    "merge_metadata",
+    "metadata",
+    "tags",
+    "track_opens",
+    "track_clicks",
+    "esp_extra",
+)
+
+_LONE_LINE_END = re.compile(rb"\r(?!\n)|(?<!\r)\n")
+
+
+def mime_bytes(message: Email) -> bytes:
+    """
+    Build the message's MIME as Django's SMTP backend does, every line ended by CR LF.
+
+    A lone CR or LF, which whole MIME messages from elsewhere may have, would let one mail end early and another begin
+    on some servers (SMTP smuggling, CVE-2023-51764); RFC 5321, 2.3.8 forbids both.
+    """
+    if django.VERSION >= (6, 0):
+        content = bytes(message.message(policy=email.policy.SMTP).as_bytes())
+    else:
+        content = _as_bytes(message.message())
+    line_ends = content.count(b"\r\n")
+    if content.count(b"\n") != line_ends or content.count(b"\r") != line_ends:
+        content = _LONE_LINE_END.sub(b"\r\n", content)
+    return content if content.endswith(b"\r\n") else content + b"\r\n"
+
+
+def _as_bytes(built: Any) -> bytes:
+    try:
+        return bytes(built.as_bytes(linesep="\r\n"))
+    except TypeError:  # the standard library's own class, from a message() that somebody overrode
+        return bytes(built.as_bytes(policy=built.policy.clone(linesep="\r\n")))
+
+
+@lru_cache(maxsize=4096)
+def envelope_address(address: str) -> str:
+    """
+    Return the addr-spec of *address* as SMTP without SMTPUTF8 takes it: ``a@xn--bcher-kva.example``.
+
+    As Django does it, which for a local part beyond ASCII is an encoded word on 5.2 (``sanitize_address``) and refused
+    on 6.x (``EmailBackend.prep_address``), since RFC 6531 has no such encoding.
+
+    Raises:
+        ValueError: for what is not an address.
+    """
+    bare = addr_spec(address)
+    if bare.isascii():
+        return bare
+    local, _, domain = bare.rpartition("@")
+    if not local.isascii():
+        if django.VERSION >= (6, 0):
+            raise ValueError("the part before the @ is not ASCII, which needs SMTPUTF8")
+        local = Header(local, "utf-8").encode()
+    return Address(username=local, domain=domain.encode("idna").decode("ascii")).addr_spec
+
+
+def envelope_sender(message: Email) -> str:
+    """Return the address for MAIL FROM: Anymail's ``envelope_sender`` or the From; empty for ``<>``, as for bounces."""
+    asked = getattr(message, "envelope_sender", None)
+    if is_set(asked):
+        return "" if str(asked).strip() == "<>" else envelope_address(str(asked))
+    return envelope_address(str(message.from_email))
+
+
+def require_expressible(message: Email, mailer: str, fields: Iterable[str], *, expresses: Collection[str] = ()) -> None:
+    """Raise CannotExpress when one of *fields* is set on *message*. A mail is never sent without what it asks for."""
+    found = [field for field in fields if field not in expresses and is_set(getattr(message, field, None))]
+    if found:
+        names = ", ".join(found)
+        raise CannotExpress(f"mailer {mailer!r} cannot express {names}: use an Anymail backend, or leave it out")
+
+
+def is_set(value: object) -> bool:
+    """Whether a field holds something. Anymail's mark for "not given" is a class, and true."""
+    return bool(value) and getattr(value, "__qualname__", "") != "UNSET"
+
+
+def bare(address: object) -> str:
+    """Return the bare form of an address that was valid when the mail was accepted; what is none stays as it is."""
+    try:
+        return addr_spec(str(address))
+    except ValueError:
+        return str(address)

@@ -1,0 +1,278 @@
+"""
+Sends over SMTP, configured as Django's SMTP backend, with what that one lacks: each recipient's own reply, kept
+connections, a timeout in every case, and the stage at which an error happened.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import smtplib
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from django.core.exceptions import ImproperlyConfigured
+
+from mail_service.diagnosis import Context, Stage, diagnose
+from mail_service.diagnosis.smtp import accepted
+from mail_service.mailers import AttemptFailed, Classifier, Email, MailerSettings
+from mail_service.mailers.content import (
+    ANYMAIL_FIELDS,
+    envelope_address,
+    envelope_sender,
+    mime_bytes,
+    require_expressible,
+)
+from mail_service.mailers.conversation import Conversation, Reply, Transfer
+from mail_service.mailers.django_backend import construct
+from mail_service.outcome import Receipt
+
+#: seconds, when OPTIONS has no timeout; Django's own default is to wait for ever
+DEFAULT_TIMEOUT_S: Final = 30.0
+#: connections kept when nothing limits the mailer's concurrency; nameko's default number of workers
+DEFAULT_KEPT: Final = 10
+#: seconds after which an unused connection is not trusted without asking
+ASK_AFTER_S: Final = 10.0
+#: seconds after which an unused connection is given up: long before the five minutes of RFC 5321, 4.5.3.2.7
+KEEP_S: Final = 60.0
+
+#: RFC 5321, 4.5.3.1.10: the recipients beyond a server's limit get 452 and belong into a further transaction
+_TOO_MANY_RECIPIENTS = re.compile(rb"4\.5\.3\b|too many recipients", re.IGNORECASE)
+#: the server's own id for the mail: Postfix and aiosmtpd's kin, Exim, Amazon SES
+_QUEUE_ID = re.compile(
+    rb"queued as ([\w-]{4,100})|\bid=([\w-]{6,100})|^(?:2\.\d\.\d )?Ok ([\w-]{40,100})", re.IGNORECASE
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Outcome:
+    """How one transaction ended."""
+
+    refused: dict[str, Reply]
+    #: the server's last word, which accepts the mail for all others if there are any; or what ended it for them
+    ending: Reply | AttemptFailed
+
+    @property
+    def is_accepted(self) -> bool:
+        """Whether somebody got the mail."""
+        return isinstance(self.ending, Reply) and self.ending.accepts
+
+
+@dataclass(slots=True)
+class _Pool:
+    """Connections that wait for their next mail; the one used last is taken first, so that those too many grow old."""
+
+    size: int
+    clock: Callable[[], float]
+    _idle: list[Conversation] = field(default_factory=list)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def take(self) -> Conversation | None:
+        """Return a connection that may be used, or None."""
+        while True:
+            with self._lock:
+                if not self._idle:
+                    return None
+                conversation = self._idle.pop()
+            idle_s = self.clock() - conversation.idle_since
+            if idle_s < ASK_AFTER_S or (idle_s < KEEP_S and conversation.reset()):
+                return conversation
+            conversation.drop()
+
+    def put(self, conversation: Conversation) -> None:
+        """Keep a connection on which nothing is under way, or close it when there are enough."""
+        conversation.idle_since = self.clock()
+        with self._lock:
+            is_kept = len(self._idle) < self.size
+            if is_kept:
+                self._idle.append(conversation)
+        if not is_kept:
+            conversation.end()
+
+    def empty(self) -> list[Conversation]:
+        """Give all up."""
+        with self._lock:
+            idle, self._idle = self._idle, []
+        return idle
+
+
+class SmtpMailer:
+    """The mailer for ``django.core.mail.backends.smtp.EmailBackend``. See ``Mailer``."""
+
+    def __init__(
+        self,
+        settings: MailerSettings,
+        *,
+        classify: Classifier = diagnose,
+        attempt_timeout_s: float = 120.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.name = settings.name
+        self.backend = settings.backend
+        self.on_unknown = settings.on_unknown
+        self._settings = settings
+        self._classify = classify
+        self._longest_s = attempt_timeout_s
+        self._pool = _Pool((settings.limit and settings.limit.concurrency) or DEFAULT_KEPT, clock)
+        self._configured: Any = None
+
+    def send(self, email: Email, waiting: Sequence[str], *, attempt: int = 0) -> list[Receipt]:
+        """See ``Mailer.send``."""
+        require_expressible(email, self.name, ANYMAIL_FIELDS)
+        receipts: dict[str, Receipt] = {}
+        recipients = self._addressed(waiting, receipts, attempt)
+        if recipients:
+            sender, content = envelope_sender(email), mime_bytes(email)
+        while recipients:
+            transfer = Transfer(sender=sender, recipients=recipients, content=content)
+            receipts |= self._handed_over(transfer, is_first=not receipts, attempt=attempt)
+            recipients = {address: recipient for address, recipient in recipients.items() if address not in receipts}
+        return [receipts[address] for address in waiting]
+
+    def check(self) -> str:
+        """See ``Mailer.check``."""
+        conversation = self._ready()
+        try:
+            reply = conversation.ask()
+        except BaseException as error:
+            conversation.drop()
+            if isinstance(error, Exception):
+                raise AttemptFailed(error, conversation.stage) from error
+            raise
+        self._keep_or_drop(conversation, reply)
+        return f"{self._access().host}:{self._access().port} answers ({reply.code})"
+
+    def close(self) -> None:
+        """See ``Mailer.close``."""
+        for conversation in self._pool.empty():
+            conversation.end()
+
+    def _addressed(self, waiting: Sequence[str], receipts: dict[str, Receipt], attempt: int) -> dict[str, str]:
+        """The envelope's addresses; a recipient that cannot be put into an envelope fails alone."""
+        recipients = {}
+        for address in waiting:
+            try:
+                recipients[address] = envelope_address(address)
+            except ValueError as error:
+                receipts[address] = self._receipt(address, error, None, attempt)
+        return recipients
+
+    def _handed_over(self, transfer: Transfer, *, is_first: bool, attempt: int) -> dict[str, Receipt]:
+        """Hand the mail over once; nothing is said about recipients that the server wants in another transaction."""
+        outcome = self._transacted(transfer)
+        if isinstance(outcome.ending, AttemptFailed) and is_first and not outcome.refused:
+            raise outcome.ending from outcome.ending.error
+        receipts = {}
+        for address in transfer.recipients:
+            reply = outcome.refused.get(address)
+            if reply is None:
+                receipts[address] = self._told(address, outcome, attempt)
+            elif not (outcome.is_accepted and reply.code == 452 and _TOO_MANY_RECIPIENTS.search(reply.text)):
+                refusal = smtplib.SMTPRecipientsRefused({address: (reply.code, reply.text)})
+                receipts[address] = self._receipt(address, refusal, "rcpt", attempt)
+        return receipts
+
+    def _told(self, address: str, outcome: _Outcome, attempt: int) -> Receipt:
+        """The receipt of a recipient whom the server did not refuse by name."""
+        if isinstance(outcome.ending, AttemptFailed):
+            return self._receipt(address, outcome.ending.error, outcome.ending.stage, attempt)
+        found = _QUEUE_ID.search(outcome.ending.text)
+        queue_id = next(part for part in found.groups() if part).decode("ascii", "replace") if found else None
+        return Receipt(address=address, diagnosis=accepted(*outcome.ending), message_id=queue_id)
+
+    def _receipt(self, address: str, error: BaseException, stage: Stage | None, attempt: int) -> Receipt:
+        context = Context(mailer=self.name, backend=self.backend, stage=stage, attempt=attempt)
+        return Receipt(address=address, diagnosis=self._classify(error, context))
+
+    def _transacted(self, transfer: Transfer) -> _Outcome:
+        """
+        Hand the mail over on a kept connection or a new one.
+
+        A server may close a kept one at any time, by its own limits of time or number of mails. When that shows before
+        it answered to the first command of this mail, nothing has happened yet and the mail goes over a new one.
+        """
+        conversation = self._ready()
+        is_used = conversation.mails > 0
+        outcome = self._carried(conversation, transfer)
+        if is_used and _has_gone(outcome.ending):
+            # its neighbours are as old as it is, or older
+            for idle in self._pool.empty():
+                idle.drop()
+            outcome = self._carried(self._opened(), transfer)
+        return outcome
+
+    def _carried(self, conversation: Conversation, transfer: Transfer) -> _Outcome:
+        refused: dict[str, Reply] = {}
+        try:
+            reply = conversation.carry(transfer, refused)
+        except OSError as error:  # all of smtplib's errors are
+            stage = conversation.stage
+            code, text = getattr(error, "smtp_code", 0), getattr(error, "smtp_error", b"")
+            self._keep_or_drop(conversation, Reply(code, text))
+            return _Outcome(refused=refused, ending=AttemptFailed(error, stage))
+        except BaseException:
+            conversation.drop()
+            raise
+        self._keep_or_drop(conversation, reply)
+        return _Outcome(refused=refused, ending=reply)
+
+    def _keep_or_drop(self, conversation: Conversation, reply: Reply) -> None:
+        """Keep a connection after a yes, and after a clear no if it can be reset; else drop it."""
+        if reply.accepts or (reply.refuses and conversation.reset()):
+            self._pool.put(conversation)
+        else:
+            conversation.drop()
+
+    def _ready(self) -> Conversation:
+        return self._pool.take() or self._opened()
+
+    def _opened(self) -> Conversation:
+        access = self._access()
+        conversation = Conversation(access, min(access.timeout, self._longest_s))
+        try:
+            conversation.begin()
+        except Exception as error:
+            raise AttemptFailed(error, conversation.stage) from error
+        return conversation
+
+    def _access(self) -> Any:
+        """Django's backend, which reads the OPTIONS and makes the TLS context; it never connects itself."""
+        if self._configured is None:
+            self._configured = _configured(self._settings)
+        return self._configured
+
+
+def _configured(settings: MailerSettings) -> Any:
+    """
+    Construct Django's backend with the defaults of its 6.1 on every version: a host of our own and the usual ports.
+
+    Raises:
+        ImproperlyConfigured: for OPTIONS that it does not take. Before 6.1 it silently ignored what it did not know.
+    """
+    options = {"host": "localhost"} | {name: value for name, value in settings.options.items() if value is not None}
+    options.setdefault("port", 465 if options.get("use_ssl") else 587 if options.get("use_tls") else 25)
+    # an empty user name keeps Django's settings out of it
+    options = {"username": "", "password": "", "timeout": DEFAULT_TIMEOUT_S} | options
+    if not isinstance(options["timeout"], int | float):
+        raise ImproperlyConfigured(f"mailer {settings.name!r}: OPTIONS has a timeout that is not a number of seconds")
+    backend = construct(settings.name, settings.backend, options)
+    known = inspect.signature(type(backend).__init__).parameters.keys() - {"self", "kwargs"}
+    unknown = sorted(options.keys() - known)
+    if unknown:
+        raise ImproperlyConfigured(
+            f"mailer {settings.name!r}: OPTIONS has no {', '.join(unknown)}; known are {', '.join(sorted(known))}"
+        )
+    return backend
+
+
+def _has_gone(ending: Reply | AttemptFailed) -> bool:
+    """Whether the server had closed before MAIL FROM: without a word, or with 421. A timeout is not that."""
+    if isinstance(ending, Reply) or ending.stage != "mail":
+        return False
+    error = ending.error
+    if isinstance(error, smtplib.SMTPServerDisconnected):
+        return not isinstance(error.__context__, TimeoutError)
+    return getattr(error, "smtp_code", 0) == 421
