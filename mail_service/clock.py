@@ -1,4 +1,6 @@
-"""Time as this project writes it down: ISO 8601 in UTC with offset, always 32 characters, so that text sorts like time."""
+"""
+Time as this project writes it down: ISO 8601 in UTC with offset, always 32 characters, so that text sorts like time.
+"""
 
 from __future__ import annotations
 

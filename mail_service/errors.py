@@ -20,8 +20,12 @@ class MailServiceError(Exception):
     """Base of what a caller may catch."""
 
 
-class InvalidMessage(MailServiceError):
-    """A mail or one of its options cannot be used. *field* names the place, such as ``attachments[1].content``."""
+class InvalidMessage(MailServiceError, ValueError):
+    """
+    A mail or one of its options cannot be used. *field* names the place, such as ``attachments[1].content``.
+
+    A ValueError too, as what Django raises for an address or a header that it refuses.
+    """
 
     def __init__(self, field: str, problem: str = "") -> None:
         super().__init__(f"{field}: {problem}" if problem else field)

@@ -1,0 +1,184 @@
+"""
+What a message may look like, and its canonical form: ``validate``.
+
+The canonical form holds only what was given and differs from the default, lists as lists, ``html`` as the first of the
+alternatives, base64 without line breaks, attachments with their type, times with an offset; so equal mails are equal
+JSON values. An empty value of Django's own fields is the default. An empty one of Anymail's is kept: there
+``merge_data = {}`` asks for a mail of its own to each recipient.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+from mail_service.errors import InvalidMessage
+from mail_service.message import kinds
+from mail_service.message.addresses import unique
+from mail_service.message.checking import JSON, MAX_DEPTH, Check, too_deep, unknown, wrong
+from mail_service.message.fields import ANYMAIL_FIELDS, FIELDS, NULLABLE, TYPED, iso, sender
+from mail_service.message.words import got, key
+
+DEFAULT_MAX_SIZE = 25_000_000
+_SURROGATE = re.compile("[\ud800-\udfff]")
+SURROGATE = "has half of a surrogate pair, which is no character"
+_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+
+
+def validate(message: object, *, default_from: str | None = None, max_size: int = DEFAULT_MAX_SIZE) -> dict[str, JSON]:
+    """
+    Return the canonical form of *message*, which may be any JSON value.
+
+    Args:
+        default_from: Used when the message has no ``from_email``.
+        max_size: Bytes that the message may take as compact JSON in UTF-8.
+
+    Raises:
+        InvalidMessage: names the place, such as ``to[2]`` or ``headers["X-Foo"]``, but shows no value of it.
+    """
+    canonical = canonical_form(message, strict=True, max_size=max_size)
+    if "from_email" not in canonical and canonical.get("types", {}).get("/from_email") != "none":
+        if not default_from:
+            raise InvalidMessage("from_email", "is missing, and mail.default_from is not configured")
+        canonical["from_email"] = sender(default_from, "from_email", Check(strict=True))
+    if not ("to" in canonical or "cc" in canonical or "bcc" in canonical):
+        raise InvalidMessage("to", "there is no recipient in to, cc or bcc")
+    return canonical
+
+
+def canonical_form(message: object, *, strict: bool, max_size: int | None = None) -> dict[str, JSON]:
+    """Return the canonical form; not *strict* leaves out what only a mail about to be sent must satisfy."""
+    if not isinstance(message, dict):
+        raise InvalidMessage("message", f"must be an object, not {got(message)}")
+    _measure(message, max_size)
+    check = Check(strict=strict, kinds=_kinds(message))
+    canonical: dict[str, JSON] = {}
+    for name, value in message.items():
+        if (checker := FIELDS.get(name)) is None:
+            raise unknown(name, "", FIELDS)
+        if value is None:
+            continue
+        checked = checker(value, name, check)
+        if checked or name in ANYMAIL_FIELDS or (name == "from_email" and not strict):
+            canonical[name] = checked
+    _fold_html(canonical, check)
+    if check.kinds or check.settled:
+        canonical["types"] = _settle_kinds(canonical, check)
+    return canonical
+
+
+def recipients(canonical: dict[str, JSON]) -> list[str]:
+    """Return the bare addresses of a validated message as typed, of to, cc and bcc in this order, once each."""
+    return unique(address for name in ("to", "cc", "bcc") for address in canonical.get(name, ()))
+
+
+def send_at(canonical: dict[str, JSON]) -> datetime | None:
+    """
+    Return when the mail is due, with an offset, or None when it says nothing that can be read.
+
+    A string that a Django program put into ``send_at`` is in the form of its ESP; here ISO 8601, RFC 5322 and seconds
+    since 1970 are understood.
+    """
+    text = canonical.get("send_at")
+    if not isinstance(text, str):
+        return None
+    for parse in (iso, parsedate_to_datetime, lambda text: datetime.fromtimestamp(float(text), UTC)):
+        try:
+            found = parse(text)
+        except (ValueError, OverflowError, OSError, TypeError):
+            continue
+        return found if found.tzinfo else found.replace(tzinfo=UTC)
+    return None
+
+
+def _measure(message: dict[str, JSON], max_size: int | None) -> None:
+    """Make sure that *message* can be written as JSON in UTF-8, within *max_size* bytes."""
+    try:
+        size = len(_encode(message).encode())
+    except (ValueError, TypeError, RecursionError) as error:
+        _find_unwritable(message, "", 0)
+        raise InvalidMessage("message", f"cannot be written as JSON: {type(error).__name__}") from error
+    if max_size is not None and size > max_size:
+        problem = f"takes {size:,} bytes as JSON; at most {max_size:,} are allowed (mail.max_size)"
+        raise InvalidMessage("message", problem)
+
+
+def _find_unwritable(value: object, place: str, depth: int) -> None:
+    """Raise naming the first place that ``_encode`` stumbled over."""
+    if depth > MAX_DEPTH:
+        raise too_deep(place)
+    match value:
+        case str() if _SURROGATE.search(value):
+            raise InvalidMessage(place, SURROGATE)
+        case float() if not math.isfinite(value):
+            raise InvalidMessage(place, "must be a finite number")
+        case None | str() | bool() | int() | float():
+            return
+        case list() | tuple():
+            for index, item in enumerate(value):
+                _find_unwritable(item, f"{place}[{index}]", depth + 1)
+        case dict():
+            for name, item in value.items():
+                _find_unwritable(name, place or "message", depth)
+                _find_unwritable(item, _inside(place, name), depth + 1)
+        case _:
+            raise InvalidMessage(place, f"must be JSON, not {got(value)}")
+
+
+def _inside(place: str, name: object) -> str:
+    if place.startswith(("attachments[", "alternatives[")):
+        return f"{place}.{str(name)[:100]}"
+    return f"{place}{key(name)}" if place else str(name)[:100]
+
+
+def _fold_html(canonical: dict[str, JSON], check: Check) -> None:
+    """Make ``html`` the first alternative, where Django programs put it: the last one is what a reader prefers."""
+    html = canonical.pop("html", None)
+    if html is None:
+        return
+    if any(pointer.startswith("/alternatives/") for pointer in check.settled):
+        raise InvalidMessage("types", "cannot be given for alternatives beside html")
+    canonical["alternatives"] = [{"content": html, "mimetype": "text/html"}, *canonical.get("alternatives", ())]
+
+
+def _kinds(message: dict[str, JSON]) -> dict[str, Any]:
+    given = message.get("types")
+    if given is None:
+        return {}
+    if not isinstance(given, dict):
+        raise wrong("types", "an object of JSON pointers and types", given)
+    return dict(given)
+
+
+def _settle_kinds(canonical: dict[str, JSON], check: Check) -> dict[str, Any]:
+    """Return ``types`` in canonical form: each entry belongs to a string of this type, or to a field that was None."""
+    for pointer, kind in check.kinds.items():
+        place = f"types{key(pointer)}"
+        if not isinstance(kind, str):
+            raise wrong(place, "the name of a type", kind)
+        path = kinds.steps(str(pointer))
+        if kind == "none" and len(path) == 1 and path[0] in NULLABLE and path[0] not in canonical:
+            continue
+        text = _typed_text(canonical, path)
+        if text is None:
+            raise InvalidMessage(place, "does not lead to a string that can be of another type")
+        try:
+            kinds.from_text(text, kind)
+        except ValueError as error:
+            raise InvalidMessage(place, str(error)) from error
+    return dict(sorted((check.kinds | check.settled).items()))
+
+
+def _typed_text(canonical: dict[str, JSON], path: list[str]) -> str | None:
+    """Return the string that *path* leads to, if it is one that may stand for another type."""
+    if not path or path[0] not in TYPED:
+        return None
+    try:
+        holder, last = kinds.find(canonical, path)
+    except LookupError:
+        return None
+    return holder[last] if isinstance(holder[last], str) else None

@@ -1,0 +1,214 @@
+"""
+What each field of a message may hold, and its canonical form. ``checks`` puts them together.
+
+A checker takes the value, the place to name when it is wrong, and the ``Check`` it is part of.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from mail_service.errors import InvalidMessage
+from mail_service.message import kinds
+from mail_service.message.addresses import ADDRESS_HEADERS, BadAddress, addr_spec, check_header
+from mail_service.message.attachments import alternatives, attachments, whole_mime
+from mail_service.message.checking import JSON, MAX_DEPTH, Check, allow, line, text, too_deep, wrong
+from mail_service.message.words import got, key
+
+#: RFC 5322, 3.6.8: printable ASCII but the colon
+_HEADER_NAME = re.compile(r"[!-9;-~]+")
+#: RFC 2045, 5.1; Django passes parameters through, as in ``calendar; method=REQUEST``
+_SUBTYPE = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`{|}~-]+(?:[ \t]*;[ -~]*)?")
+
+
+def _address(value: object, place: str, check: Check) -> str:
+    text = line(value, place, check)
+    if check.strict:
+        try:
+            addr_spec(text)
+        except BadAddress as error:
+            raise InvalidMessage(place, str(error)) from error
+    return text
+
+
+def sender(value: object, place: str, check: Check) -> str:
+    return _address(value, place, check) if value != "" else ""
+
+
+def _addresses(value: object, place: str, check: Check) -> list[str]:
+    if isinstance(value, str):
+        return [_address(value, place, check)]
+    if not isinstance(value, list | tuple):
+        raise wrong(place, "a list of addresses", value)
+    return [_address(item, f"{place}[{index}]", check) for index, item in enumerate(value)]
+
+
+def _headers(value: object, place: str, check: Check) -> dict[str, str]:
+    if not isinstance(value, dict):
+        raise wrong(place, "an object of names and strings", value)
+    return {name: _header(name, text, f"{place}{key(name)}", check) for name, text in value.items()}
+
+
+def _header(name: object, value: object, place: str, check: Check) -> str:
+    if not isinstance(name, str):
+        raise wrong(place, "a header's name", name)
+    text = line(value, place, check)
+    if not check.strict:
+        return text
+    if not _HEADER_NAME.fullmatch(name):
+        raise InvalidMessage(place, "is not a header's name: only printable ASCII without spaces and colons")
+    lower = name.lower()
+    if lower == "bcc":
+        raise InvalidMessage(place, "would show everybody who else got the mail; use the field bcc")
+    if lower in ADDRESS_HEADERS:
+        try:
+            check_header(text)
+        except BadAddress as error:
+            raise InvalidMessage(place, str(error)) from error
+    return text
+
+
+def _subtype(value: object, place: str, check: Check) -> str:
+    subtype = text(value, place, check)
+    if subtype and not _SUBTYPE.fullmatch(subtype):
+        raise InvalidMessage(place, "must be the subtype of a text/… type, such as plain or html")
+    return "" if subtype == "plain" else subtype
+
+
+def _encoding(value: object, place: str, check: Check) -> str:
+    name = text(value, place, check)
+    try:
+        " ".encode(name or "utf-8")
+        if (details := check.take(place)) is not None:
+            kinds.to_charset(name, details)
+    except LookupError as error:
+        raise InvalidMessage(place, "must be a text encoding that Python knows, such as utf-8 or iso-8859-1") from error
+    except ValueError as error:  # codecs such as "undefined", names with NUL; details of a Charset
+        raise InvalidMessage(place, f"cannot be used: {error}") from error
+    return name
+
+
+def _flag(value: object, place: str, _check: Check) -> bool:
+    if not isinstance(value, bool):
+        raise wrong(place, "true or false", value)
+    return value
+
+
+def _template_id(value: object, place: str, check: Check) -> str | int:
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise wrong(place, "a string or a whole number", value)
+    return line(value, place, check) if isinstance(value, str) else value
+
+
+def _tags(value: object, place: str, check: Check) -> list[str]:
+    if not isinstance(value, list | tuple):
+        raise wrong(place, "a list of strings", value)
+    return [line(item, f"{place}[{index}]", check) for index, item in enumerate(value)]
+
+
+def _send_at(value: object, place: str, check: Check) -> str:
+    text = line(value, place, check)
+    if allow(check.take(place), ("text",), place) is not None:
+        return text
+    try:
+        return iso(text).isoformat()
+    except ValueError as error:
+        raise InvalidMessage(place, "must be a time in ISO 8601, such as 2030-01-31T12:00:00Z") from error
+
+
+def iso(text: str) -> datetime:
+    found = datetime.fromisoformat(text)
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
+
+
+def _object(value: object, place: str, check: Check) -> dict[str, JSON]:
+    """Check an object whose values may be anything. Its names may become parts of headers, so they are single lines."""
+    if not isinstance(value, dict):
+        raise wrong(place, "an object", value)
+    for name in value:
+        line(name, f"{place}{key(name)}", check)
+    return _anything(value, place, 0)  # type: ignore[no-any-return]  # an object again
+
+
+def _by_recipient(value: object, place: str, check: Check) -> dict[str, JSON]:
+    if not isinstance(value, dict):
+        raise wrong(place, "an object of recipients and objects", value)
+    return {address: _object(item, f"{place}{key(address)}", check) for address, item in _named(value, place, check)}
+
+
+def _headers_by_recipient(value: object, place: str, check: Check) -> dict[str, JSON]:
+    if not isinstance(value, dict):
+        raise wrong(place, "an object of recipients and headers", value)
+    return {address: _headers(item, f"{place}{key(address)}", check) for address, item in _named(value, place, check)}
+
+
+def _named(value: dict[Any, Any], place: str, check: Check) -> list[tuple[str, Any]]:
+    return [(line(address, f"{place}{key(address)}", check), item) for address, item in value.items()]
+
+
+def _anything(value: object, place: str, depth: int) -> JSON:
+    """Copy a JSON value, with lists for tuples. That its strings and numbers can be written is known already."""
+    if value is None or isinstance(value, str | bool | int | float):
+        return value
+    if depth > MAX_DEPTH:
+        raise too_deep(place)
+    if isinstance(value, dict):
+        return {_name(name, place): _anything(item, f"{place}{key(name)}", depth + 1) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_anything(item, f"{place}[{index}]", depth + 1) for index, item in enumerate(value)]
+    raise wrong(place, "JSON", value)
+
+
+def _name(name: object, place: str) -> str:
+    if not isinstance(name, str):
+        raise InvalidMessage(f"{place}{key(name)}", f"names must be strings, not {got(name)}")
+    return name
+
+
+def _nothing(_value: object, _place: str, _check: Check) -> None:
+    """``types`` is settled at the end."""
+
+
+Checker = Callable[[Any, str, Check], JSON]
+_ANYMAIL: dict[str, Checker] = {
+    "envelope_sender": _address,
+    "metadata": _object,
+    "merge_metadata": _by_recipient,
+    "tags": _tags,
+    "track_opens": _flag,
+    "track_clicks": _flag,
+    "send_at": _send_at,
+    "template_id": _template_id,
+    "merge_data": _by_recipient,
+    "merge_global_data": _object,
+    "merge_headers": _headers_by_recipient,
+    "esp_extra": _object,
+}
+FIELDS: dict[str, Checker] = {
+    "subject": line,
+    "body": text,
+    "from_email": sender,
+    "to": _addresses,
+    "cc": _addresses,
+    "bcc": _addresses,
+    "reply_to": _addresses,
+    "headers": _headers,
+    "html": text,
+    "alternatives": alternatives,
+    "content_subtype": _subtype,
+    "encoding": _encoding,
+    "attachments": attachments,
+    "mime": whole_mime,
+    "types": _nothing,
+    **_ANYMAIL,
+}
+#: Anymail's attributes: given or not given makes a difference even when empty
+ANYMAIL_FIELDS = frozenset(_ANYMAIL)
+#: fields that a Python program may have set to None and meant it: Anymail then leaves them to the ESP's template, or
+#: leaves out its SEND_DEFAULTS
+NULLABLE = ANYMAIL_FIELDS | {"subject", "from_email"}
+#: fields in which strings may stand for other Python types
+TYPED = ANYMAIL_FIELDS - {"envelope_sender", "track_opens", "track_clicks", "send_at"} | {"headers"}
