@@ -1,0 +1,176 @@
+"""
+What travels through the queues: a mail as it was handed in, with all that was fixed when it was accepted.
+
+The body never changes on its way through retries, but for the recipients that are settled; what does change (attempts,
+generation, due time) stands in headers. Any door builds one, any worker reads one; kombu, nameko and Django are not
+needed.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from email.utils import format_datetime
+from typing import Any, Self
+
+from mail_service import clock, topology
+from mail_service.errors import InvalidMessage
+
+#: of the body's format: a reader accepts its own version and all before
+FORMAT = 1
+CONTENT_TYPE = "application/json"
+
+#: For ids derived from an RPC request, so that a redelivered request is the same mail.
+_NAMESPACE = uuid.UUID("5f0c7f0e-3b2e-4c55-9c1b-0d6a3a6a9d11")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplyTo:
+    """Where the caller of ``send`` waits, in nameko's RPC protocol."""
+
+    #: routing key on nameko's RPC exchange
+    routing_key: str
+    correlation_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Envelope:
+    """One accepted mail."""
+
+    id: str
+    #: as handed in
+    message: Any
+    #: as handed in
+    options: Mapping[str, Any] = field(default_factory=dict)
+    #: send, submit or event: decides the default schedule
+    door: str = "submit"
+    #: ISO 8601, UTC
+    submitted_at: str
+    #: the mail's Message-ID header, the same on every attempt
+    message_id: str
+    #: the mail's Date header (RFC 5322), the same on every attempt
+    date: str
+    reply_to: ReplyTo | None = None
+    #: recipients that need no further attempt, as in a record; only after a partial success
+    settled: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    #: changes the ledger could not take when they happened; written down before anything else is done
+    unrecorded: Sequence[Mapping[str, Any]] = ()
+
+    @property
+    def lane(self) -> str:
+        """The priority, which names the work queue."""
+        return str(self.options.get("priority") or "normal")
+
+    def body(self) -> bytes:
+        """The bytes that travel."""
+        facts: dict[str, Any] = {
+            "v": FORMAT,
+            "id": self.id,
+            "message": self.message,
+            "options": dict(self.options),
+            "door": self.door,
+            "submitted_at": self.submitted_at,
+            "message_id": self.message_id,
+            "date": self.date,
+        }
+        if self.reply_to:
+            facts["reply_to"] = [self.reply_to.routing_key, self.reply_to.correlation_id]
+        if self.settled:
+            facts["settled"] = dict(self.settled)
+        if self.unrecorded:
+            facts["unrecorded"] = list(self.unrecorded)
+        return json.dumps(facts, separators=(",", ":")).encode()
+
+    def headers(self) -> dict[str, Any]:
+        """The headers of a first copy."""
+        return {topology.SUBMITTED: clock.to_ms(clock.parse(self.submitted_at))}
+
+    def without_reply(self) -> Envelope:
+        """The same for a copy that nobody waits for."""
+        return replace(self, reply_to=None)
+
+    @classmethod
+    def parse(cls, body: bytes | memoryview | str) -> Self:
+        """Read a body. Raises InvalidMessage when it is not one."""
+        try:
+            facts = json.loads(bytes(body) if isinstance(body, memoryview) else body)
+        except (ValueError, RecursionError) as exc:
+            raise InvalidMessage("body", f"is not JSON ({type(exc).__name__})") from None
+        if not isinstance(facts, dict):
+            raise InvalidMessage("body", "is not a JSON object")
+        if not isinstance(facts.get("v"), int) or not 1 <= facts["v"] <= FORMAT:
+            raise InvalidMessage("body.v", f"is not a format this version reads (1 to {FORMAT})")
+        _require(facts, {"id": str, "options": dict, "door": str, "submitted_at": str, "message_id": str, "date": str})
+        try:
+            clock.parse(facts["submitted_at"])
+            reply_to = facts.get("reply_to") and ReplyTo(
+                routing_key=str(facts["reply_to"][0]), correlation_id=str(facts["reply_to"][1])
+            )
+        except (ValueError, TypeError, LookupError) as exc:
+            raise InvalidMessage("body", f"has a malformed submitted_at or reply_to ({type(exc).__name__})") from None
+        return cls(
+            id=facts["id"],
+            message=facts.get("message"),
+            options=facts["options"],
+            door=facts["door"],
+            submitted_at=facts["submitted_at"],
+            message_id=facts["message_id"],
+            date=facts["date"],
+            reply_to=reply_to or None,
+            settled=facts["settled"] if isinstance(facts.get("settled"), dict) else {},
+            unrecorded=facts["unrecorded"] if isinstance(facts.get("unrecorded"), list) else (),
+        )
+
+
+def _require(facts: Mapping[str, Any], types: Mapping[str, type]) -> None:
+    for name, kind in types.items():
+        if not isinstance(facts.get(name), kind):
+            raise InvalidMessage(f"body.{name}", f"is missing or not of type {kind.__name__}")
+    if not 1 <= len(facts["id"]) <= 200:
+        raise InvalidMessage("body.id", "must have 1 to 200 characters")
+
+
+def seal(
+    message: Any,
+    options: Mapping[str, Any],
+    *,
+    door: str,
+    mail_id: str | None = None,
+    sender: str = "",
+    reply_to: ReplyTo | None = None,
+) -> Envelope:
+    """
+    Accept *message*: give it its id, its Message-ID and its Date.
+
+    Args:
+        message: A JSON object that ``mail_service.message.validate`` takes.
+        sender: Whose domain the Message-ID carries (RFC 5322, 3.6.4 asks for a domain of the author's host).
+        mail_id: For callers that derive it; else the option ``id``, else a new UUID.
+    """
+    moment = clock.now()
+    return Envelope(
+        id=mail_id or options.get("id") or str(uuid.uuid4()),
+        message=message,
+        options=options,
+        door=door,
+        submitted_at=clock.iso(moment),
+        message_id=f"<{uuid.uuid4().hex}@{_domain(sender)}>",
+        date=format_datetime(moment.replace(microsecond=0)),
+        reply_to=reply_to,
+    )
+
+
+def derived_id(*parts: str) -> str:
+    """A UUID that is the same for the same *parts*: a request that is delivered twice is one mail."""
+    return str(uuid.uuid5(_NAMESPACE, "\x1f".join(parts)))
+
+
+def _domain(sender: str) -> str:
+    domain = sender.rpartition("@")[2].strip("<> \t")
+    try:
+        domain = domain.encode("idna").decode() if not domain.isascii() else domain
+    except UnicodeError:
+        domain = ""
+    return domain if domain and all(c.isalnum() or c in ".-" for c in domain) else "mail-service.invalid"
