@@ -1,0 +1,370 @@
+"""
+The delivery's side of the ledger: who may attempt a mail, and what came of it.
+
+A mail is claimed before it is handed to a mailer and recorded after, each committed before anything else happens. So
+the same id is one mail, whoever hands it in and however often the broker delivers it; a recipient on record as accepted
+is never mailed again; and an attempt that was in flight when its process ended is known to be so.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import Connection
+
+from mail_service import clock
+from mail_service.envelope import ReplyTo
+from mail_service.errors import Conflict
+from mail_service.ledger import owner, tables
+from mail_service.ledger.database import Database
+from mail_service.ledger.records import (
+    Change,
+    Claim,
+    Copy,
+    Granted,
+    InFlight,
+    Interrupted,
+    Mail,
+    OtherMail,
+    Outstanding,
+    Superseded,
+)
+from mail_service.outcome import Status
+
+#: beyond an attempt's own deadline, until a process on another host counts as gone
+OWNER_MARGIN_S = 15
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """A change was committed. *waiters* are the callers who had joined the wait for it."""
+
+    waiters: Sequence[ReplyTo] = ()
+
+
+class Ledger:
+    """All methods wait for their commit and raise StoreDown when there is none."""
+
+    def __init__(self, database: Database, *, attempt_timeout_s: float) -> None:
+        self.database = database
+        self._me = owner.this_process()
+        self._owned_for = timedelta(seconds=attempt_timeout_s + OWNER_MARGIN_S)
+        #: what this process attempts at this moment, and what it could not yet record
+        self._in_flight: set[str] = set()
+
+    def claim(self, copy: Copy) -> Claim:
+        """Ask to attempt the mail of *copy*. Whoever gets Granted or Interrupted has to `record` what came of it."""
+        answer: Claim = self.database.write(self._claim_all, copy)
+        return answer
+
+    def record(self, change: Change) -> Recorded:
+        """Write down what an attempt made of a mail, and let go of it."""
+        recorded: Recorded = self.database.write(_record_all, change)
+        self._in_flight.discard(change.mail.id)
+        return recorded
+
+    def accept(self, mail: Mail) -> None:
+        """Make a mail known that the broker has already confirmed; one that is known already stays as it is."""
+        self.database.write(_accept_all, mail)
+
+    def join(self, mail_id: str, digest: str, reply_to: ReplyTo) -> Mail | None:
+        """
+        Wait for a mail that is already known; answers it as it stands, or None if it is not known.
+
+        A mail that is final or held keeps no waiters: the answer is complete. Raises Conflict for another message.
+        """
+        answer: Mail | None = self.database.write(_join_all, (mail_id, digest, reply_to))
+        return answer
+
+    def find(self, mail_id: str) -> Mail | None:
+        """The mail with this id."""
+        answer: Mail | None = self.database.read(lambda connection: find_mail(connection, mail_id))
+        return answer
+
+    def begin_intake(self, fingerprint: str, mail: Mail, *, redelivered: bool) -> str:
+        """
+        The id for an event that is about to be accepted: the one it already got, if it is delivered again, else
+        *mail*'s.
+
+        An event has no id of its own. Its fingerprint stands in the ledger from before the mail is queued until just
+        before the event is acknowledged. Only a redelivered event is looked up: equal events are as many mails as there
+        are events.
+        """
+        answer: str = self.database.write(_begin_intakes, (fingerprint, mail, redelivered))
+        return answer
+
+    def end_intake(self, mail_id: str) -> None:
+        """The mail is queued; its event is about to be acknowledged."""
+        self.database.write(_end_intakes, mail_id)
+
+    def _claim_all(self, connection: Connection, copies: Sequence[Copy]) -> list[Claim]:
+        rows = _locked_rows(connection, {copy.mail.id for copy in copies})
+        fresh: dict[str, Mail] = {}
+        claimed: dict[str, Mail] = {}
+        answers: list[Claim] = []
+        for copy in copies:
+            claim = self._decide(rows.get(copy.mail.id), copy)
+            answers.append(claim)
+            if isinstance(claim, Granted | Interrupted):
+                (claimed if copy.mail.id in rows else fresh)[copy.mail.id] = claim.mail
+                rows[copy.mail.id] = _Row(claim.mail, self._me, None)
+                self._in_flight.add(copy.mail.id)
+        until = clock.iso(clock.now() + self._owned_for)
+        inserted = _insert_absent(connection, fresh.values(), owner=self._me, owned_until=until)
+        _take_over(connection, claimed.values(), self._me, until)
+        # somebody else inserted it between our look and our insert: ask again a little later
+        lost = fresh.keys() - inserted
+        self._in_flight -= lost
+        return [InFlight() if isinstance(claim, Granted) and claim.mail.id in lost else claim for claim in answers]
+
+    def _decide(self, row: _Row | None, copy: Copy) -> Claim:
+        if row is None:
+            return Granted(mail=copy.mail)
+        mail = row.mail
+        if mail.digest != copy.mail.digest:
+            return OtherMail()
+        if row.owner is not None:
+            return self._decide_owned(row, copy)
+        newest = max(mail.generation, copy.mail.generation)
+        if mail.status.is_final:
+            reopens = copy.replay and copy.mail.generation > mail.generation
+            return Granted(mail=mail.reopened(newest)) if reopens else Superseded(mail=mail)
+        if copy.mail.generation < mail.generation:
+            return Outstanding(mail=mail) if copy.redelivered else Superseded(mail=mail)
+        return Granted(mail=replace(mail, generation=newest))
+
+    def _decide_owned(self, row: _Row, copy: Copy) -> Claim:
+        if not self._is_alive(row):
+            return Interrupted(mail=replace(row.mail, generation=max(row.mail.generation, copy.mail.generation)))
+        # The copy that is being attempted comes again when its connection breaks; any other of its turn is a double.
+        if copy.redelivered or copy.mail.generation > row.mail.generation:
+            return InFlight()
+        return Superseded(mail=row.mail)
+
+    def _is_alive(self, row: _Row) -> bool:
+        if row.owner == self._me:
+            return row.mail.id in self._in_flight
+        return row.owner is not None and owner.may_be_alive(row.owner, row.owned_until)
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    mail: Mail
+    owner: str | None
+    owned_until: str | None
+
+
+_MAIL_COLUMNS = (
+    "id",
+    "status",
+    "mailer",
+    "tenant",
+    "priority",
+    "door",
+    "attempts",
+    "generation",
+    "deaths",
+    "digest",
+    "recipients",
+    "submitted_at",
+    "updated_at",
+    "next_attempt_at",
+    "error",
+)
+_mail_columns = [tables.mail.c[name] for name in _MAIL_COLUMNS]
+
+
+def mail_of(row: Any) -> Mail:
+    """A Mail from a row that begins with the columns of `mail_columns`."""
+    facts = dict(zip(_MAIL_COLUMNS, row, strict=False))
+    facts["status"] = Status(facts["status"])
+    facts["recipients"] = json.loads(facts["recipients"])
+    return Mail(**facts)
+
+
+def mail_columns() -> list[sa.Column[Any]]:
+    """What a select needs for `mail_of`."""
+    return _mail_columns
+
+
+def values_of(mail: Mail) -> dict[str, Any]:
+    """The columns of *mail*."""
+    values = {name: getattr(mail, name) for name in _MAIL_COLUMNS}
+    values["status"] = str(mail.status)
+    values["recipients"] = json.dumps(mail.recipients, separators=(",", ":"))
+    return values
+
+
+def find_mail(connection: Connection, mail_id: str) -> Mail | None:
+    """The mail with this id."""
+    row = connection.execute(sa.select(*_mail_columns).where(tables.mail.c.id == mail_id)).first()
+    return mail_of(row) if row else None
+
+
+def insert_into(connection: Connection, table: sa.Table) -> Any:
+    """An insert that knows ``on conflict``, which both of our databases spell alike."""
+    return (postgresql if connection.dialect.name == "postgresql" else sqlite).insert(table)
+
+
+_select_rows = sa.select(*_mail_columns, tables.mail.c.owner, tables.mail.c.owned_until).with_for_update()
+
+
+def _locked_rows(connection: Connection, ids: Iterable[str]) -> dict[str, _Row]:
+    # locked in the order of their ids, so that two groups in two processes never wait for each other
+    query = _select_rows.where(tables.mail.c.id.in_(sorted(ids))).order_by(tables.mail.c.id)
+    return {row.id: _Row(mail_of(row), row.owner, row.owned_until) for row in connection.execute(query)}
+
+
+def _insert_absent(connection: Connection, mails: Iterable[Mail], **more: Any) -> set[str]:
+    values = [{**values_of(mail), **more} for mail in sorted(mails, key=lambda mail: mail.id)]
+    if not values:
+        return set()
+    statement = insert_into(connection, tables.mail).on_conflict_do_nothing().returning(tables.mail.c.id)
+    return set(connection.execute(statement, values).scalars())
+
+
+_take = (
+    sa.update(tables.mail)
+    .where(tables.mail.c.id == sa.bindparam("key"))
+    .values(
+        {
+            name: sa.bindparam(f"new_{name}")
+            for name in ("status", "attempts", "deaths", "generation", "recipients", "error", "owner", "owned_until")
+        }
+    )
+)
+
+
+def _take_over(connection: Connection, mails: Iterable[Mail], me: str, until: str) -> None:
+    values = []
+    for mail in mails:
+        columns = values_of(mail)
+        values.append(
+            {
+                "key": mail.id,
+                **{
+                    f"new_{name}": columns[name]
+                    for name in ("status", "attempts", "deaths", "generation", "recipients", "error")
+                },
+                "new_owner": me,
+                "new_owned_until": until,
+            }
+        )
+    if values:
+        connection.execute(_take, values)
+
+
+def _record_all(connection: Connection, changes: Sequence[Change]) -> list[Recorded]:
+    # two changes of one mail in one group: only the newest can win, and one statement must not name a row twice
+    newest = {change.mail.id: change for change in sorted(changes, key=lambda change: change.mail.generation)}
+    _upsert(connection, [newest[mail_id] for mail_id in sorted(newest)])
+    attempts = [_attempt_values(change) for change in changes if change.attempt]
+    if attempts:
+        connection.execute(sa.insert(tables.attempt), attempts)
+    settled = [change.mail for change in newest.values() if change.mail.status.is_final or _is_held(change.mail)]
+    _index_recipients(connection, [change.mail for change in newest.values() if change.mail.status != Status.SENT])
+    waiters = _dismiss_waiters(connection, [mail.id for mail in settled])
+    return [Recorded(waiters.get(change.mail.id, ())) for change in changes]
+
+
+def _is_held(mail: Mail) -> bool:
+    return mail.status == Status.HELD
+
+
+def _upsert(connection: Connection, changes: Sequence[Change]) -> None:
+    statement = insert_into(connection, tables.mail)
+    columns = [*_MAIL_COLUMNS, "content", "owner", "owned_until"]
+    statement = statement.on_conflict_do_update(
+        index_elements=["id"],
+        set_={name: statement.excluded[name] for name in columns if name != "id"},
+        # a change that comes late must not undo a newer one
+        where=tables.mail.c.generation < statement.excluded.generation,
+    )
+    values = [
+        {**values_of(change.mail), "content": change.content, "owner": None, "owned_until": None} for change in changes
+    ]
+    connection.execute(statement, values)
+
+
+def _attempt_values(change: Change) -> dict[str, Any]:
+    attempt = change.attempt
+    assert attempt is not None  # noqa: S101 - the caller looked
+    return {
+        "mail_id": change.mail.id,
+        "at": attempt.at,
+        "mailer": attempt.mailer,
+        "diagnosis": attempt.diagnosis,
+        "text": attempt.text,
+        "milliseconds": attempt.milliseconds,
+        "recipients": json.dumps(attempt.recipients, separators=(",", ":")),
+    }
+
+
+def _index_recipients(connection: Connection, mails: Sequence[Mail]) -> None:
+    values = [
+        {"mail_id": mail.id, "address_key": key}
+        for mail in mails
+        for key in sorted({address.casefold()[:400] for address in mail.recipients})
+    ]
+    if values:
+        connection.execute(insert_into(connection, tables.error_recipient).on_conflict_do_nothing(), values)
+
+
+def _dismiss_waiters(connection: Connection, ids: Sequence[str]) -> dict[str, list[ReplyTo]]:
+    if not ids:
+        return {}
+    statement = sa.delete(tables.waiter).where(tables.waiter.c.mail_id.in_(ids)).returning(*tables.waiter.c)
+    waiters: dict[str, list[ReplyTo]] = {}
+    for row in connection.execute(statement):
+        reply_to = ReplyTo(routing_key=row.routing_key, correlation_id=row.correlation_id)
+        waiters.setdefault(row.mail_id, []).append(reply_to)
+    return waiters
+
+
+def _accept_all(connection: Connection, mails: Sequence[Mail]) -> list[None]:
+    _insert_absent(connection, {mail.id: mail for mail in mails}.values())
+    return [None] * len(mails)
+
+
+def _join_all(connection: Connection, joins: Sequence[tuple[str, str, ReplyTo]]) -> list[Mail | None]:
+    rows = _locked_rows(connection, {mail_id for mail_id, _, _ in joins})
+    answers: list[Mail | None] = []
+    values = []
+    for mail_id, digest, reply_to in joins:
+        row = rows.get(mail_id)
+        if row and row.mail.digest != digest:
+            raise Conflict(f"id {mail_id!r} already belongs to another mail")
+        answers.append(row.mail if row else None)
+        if row and not row.mail.status.is_final and not _is_held(row.mail):
+            values.append(
+                {
+                    "mail_id": mail_id,
+                    "routing_key": reply_to.routing_key,
+                    "correlation_id": reply_to.correlation_id,
+                }
+            )
+    if values:
+        connection.execute(insert_into(connection, tables.waiter).on_conflict_do_nothing(), values)
+    return answers
+
+
+def _begin_intakes(connection: Connection, intakes: Sequence[tuple[str, Mail, bool]]) -> list[str]:
+    answers: list[str] = []
+    for fingerprint, mail, redelivered in intakes:
+        query = sa.select(tables.mail.c.id).where(tables.mail.c.intake == fingerprint)
+        known = [row.id for row in connection.execute(query) if row.id not in answers] if redelivered else []
+        if not known:
+            _insert_absent(connection, [mail], intake=fingerprint)
+        answers.append(known[0] if known else mail.id)
+    return answers
+
+
+def _end_intakes(connection: Connection, ids: Sequence[str]) -> list[None]:
+    connection.execute(sa.update(tables.mail).where(tables.mail.c.id.in_(ids)).values(intake=None))
+    return [None] * len(ids)

@@ -1,0 +1,163 @@
+"""What the ledger says about a mail, as data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Self
+
+from mail_service.outcome import FINAL, Status
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mail:
+    """The state of one mail."""
+
+    id: str
+    status: Status
+    mailer: str
+    tenant: str | None = None
+    priority: str = "normal"
+    door: str = "submit"
+    attempts: int = 0
+    generation: int = 0
+    deaths: int = 0
+    digest: str = ""
+    #: bare address to {status, message_id, detail}
+    recipients: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    submitted_at: str = ""
+    updated_at: str = ""
+    next_attempt_at: str | None = None
+    error: str | None = None
+
+    def record(self) -> dict[str, Any]:
+        """What callers see (CONTRACT: "A record")."""
+        return {
+            "id": self.id,
+            "status": str(self.status),
+            "mailer": self.mailer,
+            "tenant": self.tenant,
+            "priority": self.priority,
+            "attempts": self.attempts,
+            "recipients": {address: dict(state) for address, state in self.recipients.items()},
+            "submitted_at": self.submitted_at,
+            "updated_at": self.updated_at,
+            "next_attempt_at": self.next_attempt_at,
+            "error": self.error,
+        }
+
+    @property
+    def open_recipients(self) -> list[str]:
+        """Those who still wait for an attempt."""
+        return [address for address, state in self.recipients.items() if Status(state["status"]) not in FINAL]
+
+    def reopened(self, generation: int) -> Self:
+        """The same, as a replay puts it back on its way: everybody who has no acceptance waits again."""
+        recipients = {
+            address: state if state["status"] == Status.SENT else recipient(Status.QUEUED)
+            for address, state in self.recipients.items()
+        }
+        return replace(
+            self,
+            status=Status.QUEUED,
+            attempts=0,
+            deaths=0,
+            generation=generation,
+            recipients=recipients,
+            error=None,
+            next_attempt_at=None,
+        )
+
+
+def recipient(status: Status, *, message_id: str | None = None, detail: str | None = None) -> dict[str, Any]:
+    """A recipient's state as it stands in a record."""
+    return {"status": str(status), "message_id": message_id, "detail": detail}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """One attempt, as the error log shows it."""
+
+    at: str
+    mailer: str
+    #: a Kind, or the worst of them where recipients differ
+    diagnosis: str
+    text: str
+    milliseconds: int
+    recipients: Mapping[str, Mapping[str, Any]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """What an attempt (or a decision) made of a mail; written as a whole or not at all."""
+
+    mail: Mail
+    attempt: Attempt | None = None
+    #: the envelope's bytes, kept unless the mail was sent
+    content: bytes | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """For a copy that carries the change while the database is away. The content is the copy itself."""
+        return {"mail": asdict(self.mail), "attempt": asdict(self.attempt) if self.attempt else None}
+
+    @classmethod
+    def from_json(cls, facts: Mapping[str, Any], content: bytes) -> Self:
+        """Raises TypeError, KeyError or ValueError for what `to_json` did not make."""
+        mail = Mail(**{**facts["mail"], "status": Status(facts["mail"]["status"])})
+        attempt = Attempt(**facts["attempt"]) if facts["attempt"] else None
+        return cls(mail=mail, attempt=attempt, content=content)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Copy:
+    """A copy of a mail that arrived at a worker and asks to be attempted."""
+
+    #: the mail as this copy knows it: its id, its digest, its recipients, and how far it has come
+    mail: Mail
+    #: the broker delivered it before, so an attempt may have begun
+    redelivered: bool = False
+    #: it was put on its way by a replay, and may reopen a mail that is final
+    replay: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Granted:
+    """Attempt it."""
+
+    mail: Mail
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interrupted:
+    """
+    A process ended while it attempted this mail; nobody knows how that attempt went. It is the caller's to settle.
+    """
+
+    mail: Mail
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InFlight:
+    """Another worker attempts it at this moment; come back."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Superseded:
+    """A newer copy is on its way, or the mail is final: this one is of no use."""
+
+    mail: Mail
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outstanding:
+    """This copy's attempt is on record, but whether its successor was put on its way is not: put it there again."""
+
+    mail: Mail
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OtherMail:
+    """The id belongs to another message."""
+
+
+Claim = Granted | Interrupted | InFlight | Superseded | Outstanding | OtherMail
