@@ -1,0 +1,155 @@
+"""
+nameko's queue consumer, made safe: it hands out raw messages, survives whatever is in them, and stops only when each is
+settled.
+
+What nameko's own does instead: decode in the consumer's loop and acknowledge what cannot be decoded; close the
+connection on SIGTERM while workers are still busy, so that every mail in flight is delivered twice; die when an
+acknowledgement meets a reset socket; wait up to 30 seconds between attempts to reconnect; hang in stop() while the
+broker is away.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import eventlet
+from amqp.exceptions import AMQPError
+from eventlet.event import Event
+from kombu import Connection, Consumer
+from kombu.message import Message
+from nameko.messaging import QueueConsumer as NamekoQueueConsumer
+from nameko.messaging import QueueConsumerStopped
+
+from mail_service.amqp import connecting
+
+_log = logging.getLogger(__name__)
+
+#: seconds between attempts to reach the broker: short, since a mail may be waiting for it
+RECONNECT_S = 1
+LONGEST_RECONNECT_S = 5
+#: A process has to be gone 30 seconds after SIGTERM; attempts are cut short before this.
+LONGEST_STOP_S = 27
+
+
+class QueueConsumer(NamekoQueueConsumer):
+    """Consumes for all entrypoints of one container over one connection."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._pending: set[int] = set()
+        self._connected = False
+        self._stopping = False
+
+    @property
+    def connection(self) -> Connection:
+        return connecting.connection(self.container.config)
+
+    @contextmanager
+    def establish_connection(self) -> Iterator[Connection]:
+        with self.create_connection() as connection:
+            connection.ensure_connection(
+                self.on_connection_error,
+                interval_start=RECONNECT_S,
+                interval_step=RECONNECT_S,
+                interval_max=LONGEST_RECONNECT_S,
+            )
+            yield connection
+
+    def on_connection_error(self, exc: Exception, interval: float) -> None:
+        _log.warning("the broker cannot be reached (%s), next try in %g s", type(exc).__name__, interval)
+
+    def get_consumers(self, consumer_cls: Callable[..., Consumer], channel: Any) -> Iterable[Consumer]:
+        """
+        Called after each (re)connection; every provider declares what it consumes, since it may have been deleted.
+        """
+        # what was taken over the old connection belongs to the broker again, whoever still works on it
+        self._pending.clear()
+        for provider in self._providers:
+            if declare := getattr(provider, "declare", None):
+                declare(channel.connection.client)
+            consumer = consumer_cls(queues=[provider.queue], on_message=partial(self.on_delivery, provider))
+            consumer.qos(prefetch_count=self.prefetch_count)
+            self._consumers[provider] = consumer
+        self._connected = True
+        consumers: Iterable[Consumer] = self._consumers.values()
+        return consumers
+
+    def on_consume_end(self, connection: Connection, channel: Any) -> None:
+        self._connected = False
+
+    def on_delivery(self, provider: Any, message: Message) -> None:
+        """A message arrived, in whatever state. The provider settles it by ``ack_message`` or ``requeue_message``."""
+        self._pending.add(id(message))
+        handle = partial(provider.handle_delivery, message)
+        # spawn_worker blocks when the pool is full, and this loop must not block: it sends the heartbeats
+        if self.container._worker_pool.free() > 0:  # noqa: SLF001 - nameko has no other word for it
+            handle()
+        else:
+            self.container.spawn_managed_thread(handle, identifier=type(provider).__name__)
+
+    def ack_message(self, message: Message) -> None:
+        self._settle(message, message.ack)
+
+    def requeue_message(self, message: Message) -> None:
+        self._settle(message, message.requeue)
+
+    def _settle(self, message: Message, settle: Any) -> None:
+        # A connection that broke took the message back: it comes again, marked as redelivered.
+        try:
+            if not message.acknowledged and message.channel and message.channel.connection:
+                settle()
+        except (OSError, AMQPError, AttributeError) as exc:
+            _log.info("the broker takes a message back, the connection broke (%s)", type(exc).__name__)
+        finally:
+            self._pending.discard(id(message))
+
+    def on_iteration(self) -> None:
+        self._cancel_consumers_if_requested()
+        if not self._consumers and not self._pending:
+            self.should_stop = True
+
+    def _handle_thread_exited(self, gt: Any) -> None:
+        """Tell `start`, which may still wait, that there will be no connection."""
+        problem: BaseException = QueueConsumerStopped()
+        try:
+            gt.wait()
+        except eventlet.greenlet.GreenletExit:
+            pass
+        except BaseException as exc:
+            problem = exc
+        if not self._consumers_ready.ready():
+            self._consumers_ready.send_exception(problem)
+
+    def unregister_provider(self, provider: Any) -> None:
+        """Stop taking messages for *provider*; returns at once when there is no connection to cancel on."""
+        self._stopping = True
+        removed = Event()
+        self._pending_remove_providers[provider] = removed
+        while not removed.ready() and self._connected and not self._finished:
+            eventlet.sleep(0.02)
+        self._providers.discard(provider)
+        if not self._providers and not self._last_provider_unregistered.ready():
+            self._last_provider_unregistered.send()
+
+    @property
+    def _finished(self) -> bool:
+        return self._gt is None or self._gt.dead
+
+    def stop(self) -> None:
+        """Return when all consumers are cancelled and every message is settled, or the time for it is over."""
+        self.wait_for_providers()
+        with eventlet.Timeout(LONGEST_STOP_S, exception=False):
+            while self._connected and not self._finished:
+                eventlet.sleep(0.02)
+        self.should_stop = True
+        if not self._finished:
+            self._gt.kill()
+
+    def kill(self) -> None:
+        self.should_stop = True
+        if not self._finished:
+            self._gt.kill()

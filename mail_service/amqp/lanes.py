@@ -1,0 +1,128 @@
+"""The entrypoints of the work queues: one consumer per lane, one for events, one for what was parked."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+from kombu import Connection
+from kombu.message import Message
+
+from mail_service import topology
+from mail_service.amqp.publisher import PublishFailed
+from mail_service.amqp.retrying import Consumer, kept_headers, raw_body
+from mail_service.backoff import levels_of
+from mail_service.delivery import read
+from mail_service.envelope import Envelope
+from mail_service.errors import InvalidMessage
+from mail_service.ledger import StoreDown
+
+_log = logging.getLogger(__name__)
+
+
+class LaneConsumer(Consumer):
+    """Delivers the mails of one priority; the handler gets a Delivery and returns a Verdict or raises a Backoff."""
+
+    def __init__(self, lane: str, **kwargs: Any) -> None:
+        super().__init__(topology.lane_queue(lane), **kwargs)
+
+    def declare(self, connection: Connection) -> None:
+        """All queues, exchanges and delay levels of this configuration."""
+        settings = self.runtime.settings
+        levels: set[int] = set().union(*(levels_of(schedule) for schedule in settings.schedules.values()))
+        topology.declare_all(connection, settings.event_sources, levels)
+        self.runtime.announcer.declare(connection)
+
+    def arguments(self, message: Message) -> tuple[Any, ...]:
+        delivery = read(
+            raw_body(message),
+            kept_headers(message),
+            redelivered=bool(message.delivery_info.get("redelivered")),
+            settings=self.runtime.settings,
+        )
+        return (delivery,)
+
+    def settle(self, message: Message, worker_ctx: Any, result: Any, exc: BaseException | None) -> None:
+        try:
+            self.runtime.desk.close(worker_ctx.args[0], result, exc, self.backoff_publisher.delay_ms)
+        except Exception as problem:
+            self.leave(message, problem)
+        else:
+            self.queue_consumer.ack_message(message)
+
+    def _refuse(self, message: Message, exc: Exception) -> None:
+        """A mail that got past a door that did not look, such as a client's; whoever waits for it is told."""
+        super()._refuse(message, exc)
+        if isinstance(exc, InvalidMessage):
+            try:
+                envelope = Envelope.parse(raw_body(message))
+            except InvalidMessage:
+                return
+            if envelope.reply_to:
+                self.runtime.announcer.reply(envelope.reply_to, error=exc)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """A ``send_email`` event as it arrived."""
+
+    payload: Any
+    #: what it is recognised by when it is delivered again: body and headers, since an event has no id
+    fingerprint: str
+    redelivered: bool
+
+
+class EventConsumer(Consumer):
+    """Takes the ``send_email`` events of all configured sources; the handler accepts them or raises."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(topology.event_queue(), **kwargs)
+
+    def declare(self, connection: Connection) -> None:
+        """The queue, bound to every source."""
+        topology.declare_events(connection, self.runtime.settings.event_sources)
+
+    def arguments(self, message: Message) -> tuple[Any, ...]:
+        message.accept = {"application/json"}
+        try:
+            payload = message.decode()
+        except RecursionError:
+            raise InvalidMessage("payload", "is nested too deeply") from None
+        identity = json.dumps(kept_headers(message), sort_keys=True, default=str).encode()
+        fingerprint = hashlib.sha256(raw_body(message) + b"\x00" + identity).hexdigest()
+        redelivered = bool(message.delivery_info.get("redelivered"))
+        return (Event(payload=payload, fingerprint=fingerprint, redelivered=redelivered),)
+
+
+class ParkedConsumer(Consumer):
+    """Moves what was returned to its queue too often to the error log. It never starts a worker for it."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(topology.parked_queue(), **kwargs)
+
+    def declare(self, connection: Connection) -> None:
+        """The queue."""
+        topology.declare(connection, [topology.parked_queue()])
+
+    def handle_delivery(self, message: Message) -> None:
+        self._spawn(self._log, message)
+
+    def _log(self, message: Message) -> None:
+        try:
+            self.runtime.log_parked(raw_body(message))
+        except (StoreDown, PublishFailed) as exc:
+            self.leave(message, exc)
+        except Exception as exc:
+            _log.critical("a parked message could not be stored (%s)", type(exc).__name__)
+            self.leave(message, exc)
+        else:
+            _log.error("a message was returned to its queue too often; it is in the error log")
+            self.queue_consumer.ack_message(message)
+
+
+deliver = LaneConsumer.decorator
+events = EventConsumer.decorator
+parked = ParkedConsumer.decorator

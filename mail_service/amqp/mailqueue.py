@@ -1,0 +1,97 @@
+"""Put copies of mails into work queues and delay levels, confirmed."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from typing import Any
+
+from mail_service import clock, topology
+from mail_service.amqp.publisher import Publisher, PublishFailed, Unroutable
+from mail_service.backoff import spread
+from mail_service.envelope import CONTENT_TYPE, Envelope
+from mail_service.ledger.records import Mail
+
+
+class MailQueue:
+    """All methods raise PublishFailed when the broker did not confirm."""
+
+    def __init__(self, publisher: Publisher) -> None:
+        self._publisher = publisher
+        #: to publish to an exchange that is not there closes the channel, which all workers share
+        self._declared_levels: set[int] = set()
+
+    def put(self, envelope: Envelope, mail: Mail | None = None, *, replay: bool = False) -> None:
+        """A copy that is attempted as soon as a worker is free."""
+        headers = copy_headers(envelope, mail) | ({topology.REPLAY: True} if replay else {})
+        lane = envelope.lane
+        body, queue = envelope.body(), topology.lane_queue_name(lane)
+        try:
+            self._publish(body, routing_key=queue, headers=headers, message_id=envelope.id)
+        except Unroutable:
+            self._publisher.declare(lambda connection: topology.declare_lane(connection, lane))
+            self._publish(body, routing_key=queue, headers=headers, message_id=envelope.id)
+
+    def put_later(self, envelope: Envelope, mail: Mail, delay_ms: int, *, only_to_record: bool = False) -> None:
+        """A copy that comes back to its lane after *delay_ms*, never earlier."""
+        headers = copy_headers(envelope, mail)
+        if only_to_record:
+            headers[topology.STATE] = topology.STATE_LOG
+        queue = topology.lane_queue_name(envelope.lane)
+        self.delay(envelope.body(), queue=queue, delay_ms=delay_ms, headers=headers, message_id=envelope.id)
+
+    def delay(
+        self, body: bytes, *, queue: str, delay_ms: int, headers: Mapping[str, Any], message_id: str | None = None
+    ) -> None:
+        """Any message that comes back to *queue* after *delay_ms*."""
+        if delay_ms <= 0:
+            self._publish(body, routing_key=queue, headers=headers, message_id=message_id)
+            return
+        level = topology.level_for(delay_ms)
+        due = {topology.DUE: clock.now_ms() + delay_ms} if level < delay_ms else {}
+        self._declare_level(level)
+        try:
+            self._publish(
+                body,
+                exchange=topology.delay_name(level),
+                routing_key=queue,
+                headers={**headers, **due},
+                message_id=message_id,
+            )
+        except PublishFailed:
+            # somebody may have deleted it: looked at again before its next use
+            self._declared_levels.discard(level)
+            raise
+
+    def park(self, body: bytes, *, headers: Mapping[str, Any], message_id: str | None = None) -> None:
+        """A message that cannot even be stored."""
+        self._publish(body, routing_key=topology.PARKED, headers=headers, message_id=message_id)
+
+    def _declare_level(self, level: int) -> None:
+        if level not in self._declared_levels:
+            self._publisher.declare(lambda connection: topology.declare_delays(connection, [level]))
+            self._declared_levels.add(level)
+
+    def _publish(self, body: bytes, *, message_id: str | None, exchange: str = "", **where: Any) -> None:
+        properties: dict[str, Any] = {"content_type": CONTENT_TYPE, "content_encoding": "utf-8"}
+        if message_id:
+            properties["message_id"] = _short(message_id)
+        self._publisher.publish(body, exchange=exchange, **where, **properties)
+
+
+def _short(text: str) -> str:
+    """As much of *text* as a short string of AMQP holds: 255 bytes."""
+    return text.encode("utf-8", "replace")[:255].decode("utf-8", "ignore")
+
+
+def jittered(delay_ms: int) -> int:
+    """What failed together should not come back together."""
+    return spread(delay_ms, random.random())  # noqa: S311 - no secret hangs on it
+
+
+def copy_headers(envelope: Envelope, mail: Mail | None) -> dict[str, Any]:
+    """The headers of a copy of *mail*."""
+    headers = envelope.headers()
+    if mail is not None:
+        headers |= {topology.ATTEMPTS: mail.attempts, topology.GENERATION: mail.generation}
+    return headers

@@ -1,0 +1,196 @@
+"""
+Publish with confirms, many at a time over one channel.
+
+kombu waits for one confirm before it publishes the next message. Here every greenlet publishes at once and waits for
+its own confirm only; one reader hands the confirms out. A publish either returns (the broker has it, durably, in a
+queue) or raises: it never hangs, and nothing it cannot route is dropped in silence.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import eventlet
+from amqp import Message
+from amqp.exceptions import AMQPError
+from eventlet.event import Event
+from eventlet.semaphore import Semaphore
+from kombu import Connection
+
+#: Longer than a usual memory alarm, which blocks publishers: giving up earlier only makes a second copy.
+CONFIRM_TIMEOUT_S = 15.0
+
+
+class PublishFailed(Exception):
+    """The broker did not confirm. It may have the message all the same: repeat it with the same id."""
+
+
+class Unroutable(PublishFailed):
+    """No queue is there to take the message."""
+
+
+class Publisher:
+    """One confirmed channel for all greenlets of a process; reconnects by itself."""
+
+    def __init__(self, connect: Callable[[], Connection], *, confirm_timeout_s: float = CONFIRM_TIMEOUT_S) -> None:
+        self._connect = connect
+        self._confirm_timeout_s = confirm_timeout_s
+        self._opening = Semaphore()
+        self._link: _Link | None = None
+
+    def publish(
+        self,
+        body: bytes,
+        *,
+        routing_key: str,
+        exchange: str = "",
+        headers: Mapping[str, Any] | None = None,
+        mandatory: bool = True,
+        **properties: Any,
+    ) -> None:
+        """
+        Hand *body* to the broker and wait until it is confirmed.
+
+        Raises Unroutable when no queue takes it (only if *mandatory*), PublishFailed when there is no confirm in time.
+        A connection that turns out to be dead is replaced once; the message is then published again.
+        """
+        message = Message(body, application_headers=dict(headers or {}), delivery_mode=2, **properties)
+        with eventlet.Timeout(self._confirm_timeout_s, PublishFailed("no confirm in time")):
+            try:
+                self._open_link().publish(message, exchange, routing_key, mandatory)
+            except _LinkDown:
+                self._open_link().publish(message, exchange, routing_key, mandatory)
+
+    def declare(self, declaration: Callable[[Connection], None]) -> None:
+        """Run *declaration* on a connection of its own: the channel of the confirms has a reader already."""
+        try:
+            with self._connect() as connection:
+                declaration(connection)
+        except (OSError, AMQPError) as exc:
+            raise PublishFailed(f"cannot declare: {type(exc).__name__}") from exc
+
+    def close(self) -> None:
+        """Close the connection; what waits for a confirm raises."""
+        if self._link:
+            self._link.fail(PublishFailed("the publisher was closed"))
+            self._link = None
+
+    def _open_link(self) -> _Link:
+        with self._opening:
+            if self._link is None or self._link.dead:
+                try:
+                    self._link = _Link(self._connect())
+                except (OSError, AMQPError) as exc:
+                    raise PublishFailed(f"the broker cannot be reached: {type(exc).__name__}") from exc
+            return self._link
+
+
+class _LinkDown(PublishFailed):
+    """This connection broke; another one may work."""
+
+
+class _Link:
+    """A connection, its channel, and those who wait for confirms on it."""
+
+    def __init__(self, connection: Connection) -> None:
+        connection.connect()
+        self._kombu_connection = connection
+        self._connection = connection.connection
+        self._channel = self._connection.channel()
+        self._channel.confirm_select()
+        self._channel.events["basic_ack"].add(self._on_ack)
+        self._channel.events["basic_nack"].add(self._on_nack)
+        self._channel.events["basic_return"].add(self._on_return)
+        self._writing = Semaphore()
+        self._next_tag = 1
+        self._waiting: dict[int, tuple[Event, str, str]] = {}
+        self._unroutable: set[int] = set()
+        self.dead = False
+        # a write must not inherit the reader's time limit, so the reader has none and the heart beats beside it
+        self._connection.sock.settimeout(None)
+        self._greenlets = [eventlet.spawn(self._read), eventlet.spawn(self._beat)]
+
+    def publish(self, message: Message, exchange: str, routing_key: str, mandatory: bool) -> None:
+        done = Event()
+        with self._writing:
+            if self.dead:
+                raise _LinkDown("the connection is gone")
+            tag, self._next_tag = self._next_tag, self._next_tag + 1
+            self._waiting[tag] = (done, exchange, routing_key)
+            try:
+                self._channel.basic_publish(message, exchange, routing_key, mandatory)
+            except (OSError, AMQPError) as exc:
+                self.fail(_LinkDown(type(exc).__name__))
+                raise _LinkDown(type(exc).__name__) from exc
+            except BaseException as exc:
+                # a time limit in the middle of a frame leaves bytes that no later frame can follow
+                self.fail(_LinkDown(type(exc).__name__))
+                raise
+        try:
+            done.wait()
+        finally:
+            self._waiting.pop(tag, None)
+
+    def fail(self, problem: PublishFailed) -> None:
+        """The connection is of no more use: everybody who waits is told."""
+        if self.dead:
+            return
+        self.dead = True
+        waiting, self._waiting = self._waiting, {}
+        for done, *_ in waiting.values():
+            if not done.ready():
+                done.send_exception(problem)
+        eventlet.spawn_n(self._close)
+
+    def _close(self) -> None:
+        for greenlet in self._greenlets:
+            greenlet.kill()
+        # whatever a half-dead socket says, we are done with it
+        with contextlib.suppress(Exception):
+            self._kombu_connection.collect(socket_timeout=1)
+
+    def _read(self) -> None:
+        try:
+            while not self.dead:
+                self._connection.drain_events()
+        except (OSError, AMQPError) as exc:
+            self.fail(_LinkDown(type(exc).__name__))
+
+    def _beat(self) -> None:
+        interval_s = self._connection.heartbeat / 4 if self._connection.heartbeat else None
+        try:
+            while interval_s and not self.dead:
+                eventlet.sleep(interval_s)
+                with self._writing:
+                    self._connection.heartbeat_tick()
+        except (OSError, AMQPError) as exc:
+            self.fail(_LinkDown(type(exc).__name__))
+
+    def _tags(self, tag: int, multiple: bool) -> list[int]:
+        return [known for known in self._waiting if known <= tag] if multiple else [tag]
+
+    def _on_ack(self, tag: int, multiple: bool) -> None:
+        for known in self._tags(tag, multiple):
+            if known not in self._waiting:
+                continue
+            done = self._waiting.pop(known)[0]
+            if known in self._unroutable:
+                self._unroutable.discard(known)
+                done.send_exception(Unroutable("no queue takes this message"))
+            else:
+                done.send(None)
+
+    def _on_nack(self, tag: int, multiple: bool) -> None:
+        for known in self._tags(tag, multiple):
+            if known in self._waiting:
+                self._waiting.pop(known)[0].send_exception(PublishFailed("the broker refused the message"))
+
+    def _on_return(self, _exc: Exception, exchange: str, routing_key: str, _message: Message) -> None:
+        # A return precedes its own confirm, and returns come in the order of the publishes: the oldest that waits is
+        # meant.
+        for tag, (_, waiting_exchange, waiting_key) in self._waiting.items():
+            if tag not in self._unroutable and (waiting_exchange, waiting_key) == (exchange, routing_key):
+                self._unroutable.add(tag)
+                return
