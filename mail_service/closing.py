@@ -1,0 +1,193 @@
+"""
+Bring an attempt to its end: write down what happened, put the next copy on its way, tell others; then the message may
+go.
+
+The order is what nothing is lost by. The ledger is committed before the next copy is published, and both before the old
+copy is acknowledged. A crash in between leaves the old copy with the broker; it comes again, marked as redelivered, and
+the ledger knows what is left to do. While the database is away, what was to be written travels with the next copy.
+"""
+
+from __future__ import annotations
+
+import logging
+import traceback
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Protocol
+
+from nameko_amqp_retry import Backoff
+
+from mail_service import clock
+from mail_service.amqp.mailqueue import MailQueue, jittered
+from mail_service.announcing import Announcer
+from mail_service.delivery import Delivery, Dropped, Misplaced, Postponed, Tried
+from mail_service.envelope import Envelope, ReplyTo
+from mail_service.errors import Conflict
+from mail_service.ledger import Ledger, StoreDown
+from mail_service.ledger.records import Change, Mail
+from mail_service.logs import say
+from mail_service.outcome import Status
+from mail_service.settings import Settings
+from mail_service.settling import Step, ended, expired, waiting
+
+_log = logging.getLogger(__name__)
+
+#: until a copy comes back that carries what could not be written down, milliseconds
+CARRY_MS = 5000
+
+
+class DelayOf(Protocol):
+    """How long a Backoff says to wait: milliseconds with jitter, for a copy with these headers and attempts."""
+
+    def __call__(self, backoff: Backoff, headers: dict[str, object], attempts: int) -> int: ...
+
+
+class Desk:
+    """
+    Closes attempts. Every method returns when the message may be acknowledged, and raises PublishFailed if it may not.
+    """
+
+    def __init__(self, settings: Settings, ledger: Ledger, queue: MailQueue, announcer: Announcer) -> None:
+        self._settings = settings
+        self._ledger = ledger
+        self._queue = queue
+        self._announcer = announcer
+
+    def close(self, delivery: Delivery, result: object, exc: BaseException | None, delay_of: DelayOf) -> None:
+        """Do what the handler's *result* or *exc* asks for."""
+        match exc or result:
+            case Backoff() as backoff:
+                self._retry(delivery, backoff, delay_of)
+            case Tried() as tried if tried.settled.step == Step.HOLD:
+                self._hold(delivery, tried)
+            case Tried() as tried:
+                self._finish(delivery, tried.change)
+            case Postponed() as postponed:
+                self._queue.put_later(delivery.envelope, postponed.mail, postponed.delay_ms)
+            case Dropped() as dropped:
+                self._drop(delivery, dropped.mail)
+            case Misplaced():
+                self._misplace(delivery)
+            case BaseException() as problem:
+                self._fail(delivery, problem)
+            case other:
+                self._fail(delivery, TypeError(f"the handler returned {type(other).__name__}, not a verdict"))
+
+    def _retry(self, delivery: Delivery, backoff: Backoff, delay_of: DelayOf) -> None:
+        tried = getattr(backoff, "tried", None)
+        # a handler around ours may raise one of its own, before any attempt
+        change = tried.change if isinstance(tried, Tried) else self._untried(delivery)
+        attempts = change.mail.attempts - 1
+        try:
+            delay_ms = delay_of(backoff, dict(delivery.envelope.headers()), attempts)
+            self._check_expiry(delivery, delay_ms)
+        except Backoff.Expired as exc:
+            self._finish(delivery, replace(change, mail=expired(change.mail, str(exc))))
+        else:
+            self._continue(delivery, change, Status.DEFERRED, delay_ms)
+
+    def _check_expiry(self, delivery: Delivery, delay_ms: int) -> None:
+        end = delivery.options.expires_at
+        if end is not None and clock.later(delay_ms / 1000) > end:
+            raise Backoff.Expired(f"its next attempt would be later than expires_at {clock.iso(end)}")
+
+    def _hold(self, delivery: Delivery, tried: Tried) -> None:
+        asked_s = tried.settled.wait_s or self._settings.hold_probe
+        self._continue(delivery, tried.change, Status.HELD, jittered(int(min(asked_s, 7 * 86400) * 1000)))
+
+    def _continue(self, delivery: Delivery, change: Change, status: Status, delay_ms: int) -> None:
+        """On to another attempt after *delay_ms*."""
+        mail = waiting(change.mail, status, clock.iso(clock.later(delay_ms / 1000)))
+        change = replace(change, mail=mail)
+        settled = {address: state for address, state in mail.recipients.items() if Status(state["status"]).is_final}
+        envelope = replace(delivery.envelope, settled=settled, unrecorded=())
+        callers: Sequence[ReplyTo] = ()
+        if status == Status.HELD and envelope.reply_to:
+            # the caller gets the record of a held mail, and nobody waits for it any longer
+            callers, envelope = [envelope.reply_to], envelope.without_reply()
+        try:
+            callers = [*callers, *self._ledger.record(change).waiters]
+        except StoreDown:
+            envelope = replace(envelope, unrecorded=[*delivery.envelope.unrecorded, change.to_json()])
+        self._queue.put_later(envelope, mail, delay_ms)
+        self._announcer.change(mail, callers)
+
+    def _finish(self, delivery: Delivery, change: Change) -> None:
+        """The mail is final."""
+        callers = [delivery.envelope.reply_to] if delivery.envelope.reply_to else []
+        try:
+            callers = [*callers, *self._ledger.record(change).waiters]
+        except StoreDown:
+            self._carry(delivery.envelope, change)
+        if change.mail.status != Status.SENT:
+            say(
+                _log,
+                logging.WARNING,
+                "mail %(id)s ended %(status)s after %(attempts)d attempts and is in the error log",
+                event="ended",
+                id=change.mail.id,
+                status=str(change.mail.status),
+                attempts=change.mail.attempts,
+            )
+        self._announcer.change(change.mail, callers)
+
+    def _carry(self, envelope: Envelope, change: Change) -> None:
+        """The database is away: a copy that only has to be written down brings it back."""
+        carrier = replace(envelope.without_reply(), unrecorded=[*envelope.unrecorded, change.to_json()])
+        self._queue.put_later(carrier, change.mail, CARRY_MS, only_to_record=True)
+
+    def _drop(self, delivery: Delivery, mail: Mail) -> None:
+        """Another copy does the work; whoever waits for this one waits for that one."""
+        reply_to = delivery.envelope.reply_to
+        if mail.status.is_final and delivery.redelivered:
+            # the process may have ended between the commit and the announcement
+            self._announcer.change(mail, [reply_to] if reply_to else [])
+        elif reply_to:
+            known = self._ledger.join(mail.id, mail.digest, reply_to) or mail
+            self._announcer.answer(known, reply_to)
+
+    def _misplace(self, delivery: Delivery) -> None:
+        """The id belongs to another mail, so this one gets an id of its own, and an entry in the error log."""
+        problem = Conflict(f"id {delivery.mail.id!r} already belongs to another mail")
+        own = replace(delivery.mail, id=str(uuid.uuid4()))
+        self._record_or_carry(delivery, ended(own, Status.FAILED, str(problem)))
+        if delivery.envelope.reply_to:
+            self._announcer.reply(delivery.envelope.reply_to, error=problem)
+
+    def _fail(self, delivery: Delivery, problem: BaseException) -> None:
+        """Something raised that nobody foresaw; the mail is not tried again."""
+        text = "".join(traceback.format_exception(problem))[-8000:]
+        change = self._untried(delivery)
+        self._finish(delivery, replace(change, mail=ended(change.mail, Status.FAILED, text)))
+
+    def _untried(self, delivery: Delivery) -> Change:
+        return Change(mail=_counted(self._known(delivery)), content=_content(delivery))
+
+    def _known(self, delivery: Delivery) -> Mail:
+        try:
+            return self._ledger.find(delivery.mail.id) or delivery.mail
+        except StoreDown:
+            return delivery.mail
+
+    def _record_or_carry(self, delivery: Delivery, mail: Mail) -> None:
+        envelope = replace(delivery.envelope, id=mail.id, reply_to=None, unrecorded=())
+        mail = replace(mail, generation=mail.generation + 1, updated_at=clock.now_iso())
+        change = Change(mail=mail, content=envelope.body())
+        try:
+            self._ledger.record(change)
+        except StoreDown:
+            self._carry(envelope, change)
+        self._announcer.change(mail, [])
+
+
+def _counted(mail: Mail) -> Mail:
+    return replace(mail, attempts=mail.attempts + 1, generation=mail.generation + 1, updated_at=clock.now_iso())
+
+
+def _content(delivery: Delivery) -> bytes:
+    return replace(delivery.envelope, unrecorded=(), reply_to=None).body()
+
+
+#: what a consumer calls for each message it has finished with
+Close = Callable[[Delivery, object, BaseException | None, DelayOf], None]

@@ -1,0 +1,72 @@
+"""
+A hard end for each attempt.
+
+The attempt runs in a greenlet of its own, which is abandoned when its time is over: a backend that swallows the
+exception it is stopped with does not keep the worker. Code that never yields to the event loop cannot be stopped from
+inside a process; ``mail-service run`` watches for that from outside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import eventlet
+from eventlet.event import Event
+
+from mail_service.diagnosis import DeadlineExceeded
+
+T = TypeVar("T")
+
+
+class Exited(Exception):
+    """The backend tried to end the process, by SystemExit or KeyboardInterrupt."""
+
+
+class Deadline:
+    """Runs attempts of at most *seconds*; `cut_short` ends those that are running, and all that come after."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._running: set[Event] = set()
+
+    def run(self, attempt: Callable[[], T]) -> T:
+        """What *attempt* returns or raises. Raises DeadlineExceeded, or Exited for what is no Exception."""
+        ended: Any = Event()
+        greenlet = eventlet.spawn(_report, attempt, ended)
+        self._running.add(ended)
+        text = f"no end after {self._seconds:g} seconds"
+        try:
+            with eventlet.Timeout(self._seconds, DeadlineExceeded(text)):
+                result: T = ended.wait()
+                return result
+        finally:
+            self._running.discard(ended)
+            if not greenlet.dead:
+                greenlet.kill()
+
+    def cut_short(self) -> None:
+        """End all attempts that are running now."""
+        for ended in list(self._running):
+            if not ended.ready():
+                ended.send_exception(DeadlineExceeded("cut short, since the service is stopping"))
+
+
+def _report(attempt: Callable[[], Any], ended: Any) -> None:
+    """
+    Nothing may leave this greenlet: eventlet prints what does, with all it holds, and ends the process on SystemExit.
+    """
+    try:
+        result, problem = attempt(), None
+    except eventlet.greenlet.GreenletExit:
+        return
+    except Exception as exc:
+        result, problem = None, exc
+    except BaseException as exc:
+        result, problem = None, Exited(type(exc).__name__)
+    if ended.ready():
+        return
+    if problem is not None:
+        ended.send_exception(problem)
+    else:
+        ended.send(result)

@@ -1,0 +1,207 @@
+"""Build everything from the configuration, once per process; whoever shares the configuration shares it."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any, TypeVar
+
+import eventlet
+from nameko.extensions import DependencyProvider
+from nameko.utils import import_from_path
+
+from mail_service import clock, topology
+from mail_service.amqp import connecting
+from mail_service.amqp.mailqueue import MailQueue
+from mail_service.amqp.publisher import Publisher
+from mail_service.announcing import Announcer
+from mail_service.closing import Desk
+from mail_service.deadline import Deadline
+from mail_service.delivery import Courier
+from mail_service.envelope import Envelope
+from mail_service.errors import ConfigurationError, InvalidMessage
+from mail_service.ledger import Ledger, StoreDown
+from mail_service.ledger.database import Database
+from mail_service.ledger.errorlog import ErrorLog
+from mail_service.ledger.records import Change, Copy, Mail
+from mail_service.logs import quiet_the_stack
+from mail_service.mailers import Mailer, open_mailer
+from mail_service.mailers.django_backend import configure_django
+from mail_service.outcome import Status
+from mail_service.settings import check_imports, load_settings
+from mail_service.settling import ended
+
+_log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+#: Attempts that still run so long after SIGTERM are cut short; a process has to be gone after 30 seconds.
+CUT_SHORT_AFTER_S = 20
+LONGEST_PAUSE_S = 5.0
+
+
+class Stopping(Exception):
+    """The service stops while it waits for the database; the message stays with the broker."""
+
+
+class PatientLedger:
+    """The ledger as workers use it before an attempt: they wait while the database is away, and keep their message."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self.stopping = False
+
+    def claim(self, copy: Copy) -> Any:
+        """As Ledger.claim. Raises Stopping when the service stops meanwhile."""
+        return self._patiently(lambda: self._ledger.claim(copy))
+
+    def record(self, change: Change) -> Any:
+        """As Ledger.record. Raises Stopping when the service stops meanwhile."""
+        return self._patiently(lambda: self._ledger.record(change))
+
+    def _patiently(self, ask: Callable[[], T]) -> T:
+        pause_s = 0.2
+        while True:
+            try:
+                return ask()
+            except StoreDown as exc:
+                if pause_s == LONGEST_PAUSE_S:
+                    _log.error("deliveries wait for the database (%s)", exc)
+                if self.stopping:
+                    raise Stopping from exc
+            eventlet.sleep(pause_s)
+            pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
+
+
+class Runtime:
+    """The parts of a running service."""
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        quiet_the_stack()
+        self.settings = load_settings(config)
+        configure_django()
+        if mistakes := check_imports(self.settings):
+            raise ConfigurationError("\n".join(mistakes))
+        self.config = config
+        self.database = Database(self.settings.database)
+        self._check_database()
+        self.ledger = Ledger(self.database, attempt_timeout_s=self.settings.attempt_timeout)
+        self.patient_ledger = PatientLedger(self.ledger)
+        self.error_log = ErrorLog(self.database)
+        self.publisher = Publisher(lambda: connecting.connection(config))
+        self.queue = MailQueue(self.publisher)
+        self.announcer = Announcer(self.publisher, config)
+        self.deadline = Deadline(self.settings.attempt_timeout)
+        self.courier = Courier(
+            self.settings,
+            self.patient_ledger,
+            self.mailer,
+            import_from_path(self.settings.classifier),
+            self.deadline,
+        )
+        self.mailers = {
+            name: open_mailer(mailer, classify=self.courier.diagnose, attempt_timeout_s=self.settings.attempt_timeout)
+            for name, mailer in self.settings.mailers.items()
+        }
+        self.desk = Desk(self.settings, self.ledger, self.queue, self.announcer)
+        self.users = 0
+
+    def mailer(self, name: str) -> Mailer | None:
+        """The mailer configured under *name*."""
+        return self.mailers.get(name)
+
+    def begin_stop(self) -> None:
+        """Let what is in flight finish, for a while."""
+        if not self.patient_ledger.stopping:
+            self.patient_ledger.stopping = True
+            eventlet.spawn_after(CUT_SHORT_AFTER_S, self.deadline.cut_short)
+
+    def close(self) -> None:
+        """Close every connection."""
+        self.publisher.close()
+        self.database.close()
+        for mailer in self.mailers.values():
+            mailer.close()
+
+    def log_raw(self, body: bytes, *, status: str, error: str) -> Mail:
+        """
+        Make an error-log entry of a message that is no mail, or can no longer be treated as one. Raises StoreDown.
+        """
+        moment = clock.now_iso()
+        mail = Mail(
+            id=str(uuid.uuid4()),
+            status=Status(status),
+            mailer="default",
+            door="raw",
+            generation=1,
+            digest=hashlib.sha256(body).hexdigest(),
+            submitted_at=moment,
+            updated_at=moment,
+            error=printable(error),
+        )
+        self.ledger.record(Change(mail=mail, content=body))
+        self.announcer.change(mail, [])
+        return mail
+
+    def log_parked(self, body: bytes) -> None:
+        """Make an error-log entry of what was returned to its queue too often. Raises StoreDown."""
+        error = f"it was returned to its queue {topology.DELIVERY_LIMIT} times without an end; it may end the process"
+        try:
+            envelope = Envelope.parse(body)
+        except InvalidMessage:
+            self.log_raw(body, status="failed", error=error)
+            return
+        mail = self.ledger.find(envelope.id)
+        if mail is None:
+            self.log_raw(body, status="failed", error=error)
+        elif not mail.status.is_final:
+            mail = replace(
+                ended(mail, Status.FAILED, error), generation=mail.generation + 1, updated_at=clock.now_iso()
+            )
+            self.ledger.record(Change(mail=mail, content=body))
+            self.announcer.change(mail, [envelope.reply_to] if envelope.reply_to else [])
+
+    def _check_database(self) -> None:
+        """A database of another version ends the start; one that is away is waited for by those who need it."""
+        try:
+            self.database.check()
+        except StoreDown as exc:
+            _log.error("the database cannot be used now (%s); deliveries wait for it", exc)
+
+
+def printable(text: str) -> str:
+    """*text* as every database takes it: PostgreSQL refuses NUL, and none stores half a surrogate pair."""
+    return text.replace("\x00", "\\x00").encode("utf-8", "backslashreplace").decode()
+
+
+_runtimes: dict[int, Runtime] = {}
+
+
+def runtime_of(container: Any) -> Runtime:
+    """The runtime for a container's configuration, built when it is first asked for."""
+    config = container.config
+    runtime = _runtimes.get(id(config))
+    if runtime is None or runtime.config is not config:
+        runtime = _runtimes[id(config)] = Runtime(config)
+    return runtime
+
+
+class RuntimeProvider(DependencyProvider):
+    """Injects the runtime, and closes it when the last container stops."""
+
+    def setup(self) -> None:
+        runtime_of(self.container).users += 1
+
+    def stop(self) -> None:
+        runtime = runtime_of(self.container)
+        runtime.users -= 1
+        if runtime.users == 0:
+            runtime.close()
+            _runtimes.pop(id(self.container.config), None)
+
+    def get_dependency(self, worker_ctx: Any) -> Any:
+        """The runtime of this process."""
+        return runtime_of(self.container)
