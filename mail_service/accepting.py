@@ -1,0 +1,185 @@
+"""
+Take responsibility for a mail: check it, give it its id, put it into its lane, and only then say yes.
+
+The order is what a caller can rely on: the answer comes after RabbitMQ has confirmed. The ledger is told afterwards, so
+that ``status`` knows the mail at once; if that fails, the worker that takes the mail from its lane makes it known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import eventlet
+
+from mail_service import message as messages
+from mail_service.amqp.mailqueue import MailQueue
+from mail_service.amqp.rpc import Caller
+from mail_service.announcing import Announcer
+from mail_service.envelope import Envelope, derived_id, seal
+from mail_service.errors import Conflict, InvalidMessage, MailServiceError
+from mail_service.ledger import Ledger, StoreDown
+from mail_service.ledger.records import Mail, recipient
+from mail_service.message import Options
+from mail_service.outcome import Status
+from mail_service.settings import Settings
+
+#: mails of one submit_many that wait for their confirms together
+MOST_AT_ONCE = 100
+
+
+class Acceptance:
+    """
+    The front doors' common part. Raises InvalidMessage, Conflict, or PublishFailed when the broker does not confirm.
+    """
+
+    def __init__(self, settings: Settings, ledger: Ledger, queue: MailQueue, announcer: Announcer) -> None:
+        self._settings = settings
+        self._ledger = ledger
+        self._queue = queue
+        self._announcer = announcer
+
+    def submit(self, message: Any, options: Mapping[str, Any], caller: Caller, *, index: int = 0) -> dict[str, Any]:
+        """Queue a mail: ``{"id", "status": "queued"}``, or the record of the mail that has this id already."""
+        envelope, mail = self._check(message, options, door="submit", caller=caller, index=index)
+        known = self._known(mail) if mail_may_be_known(options, caller) else None
+        if known:
+            return known.record()
+        self._queue.put(envelope)
+        self._make_known(mail)
+        return {"id": mail.id, "status": str(Status.QUEUED)}
+
+    def submit_many(self, items: Any, caller: Caller) -> list[dict[str, Any]]:
+        """An answer for each, in order; one that cannot be used does not stop the others."""
+        if not isinstance(items, list):
+            raise InvalidMessage("messages", "has to be a list of messages")
+        # side by side, so that they share confirms and commits; in order, so that equal ids meet the one before
+        pool = eventlet.GreenPool(MOST_AT_ONCE)
+        return list(pool.imap(lambda numbered: self._submit_one(numbered[1], caller, numbered[0]), enumerate(items)))
+
+    def _submit_one(self, item: Any, caller: Caller, index: int) -> dict[str, Any]:
+        try:
+            message, options = split(item)
+            return self.submit(message, options, caller, index=index)
+        except MailServiceError as exc:
+            field = exc.field if isinstance(exc, InvalidMessage) else None
+            return {"error": {"type": type(exc).__name__, "message": str(exc), "field": field}}
+
+    def send(self, message: Any, options: Mapping[str, Any], caller: Caller) -> None:
+        """Queue a mail whose caller waits for its end, or let the caller join the wait for one that is known."""
+        envelope, mail = self._check(message, options, door="send", caller=caller, index=0)
+        if mail_may_be_known(options, caller) and self._join(mail, caller):
+            return
+        self._queue.put(replace(envelope, reply_to=caller.reply_to))
+        self._make_known(mail)
+
+    def accept_event(self, payload: Any, fingerprint: str, *, redelivered: bool) -> None:
+        """Queue the mail of an event."""
+        message, options = split(payload)
+        envelope, mail = self._check(message, options, door="event", caller=Caller(reply_to=None), index=0)
+        if options.get("id"):
+            if not self._known(mail):
+                self._queue.put(envelope)
+                self._make_known(mail)
+            return
+        mail_id = self._begin_intake(fingerprint, mail, redelivered=redelivered)
+        self._queue.put(replace(envelope, id=mail_id))
+        self._end_intake(mail_id)
+
+    def again(self, mail_id: str, payload: Any) -> Envelope:
+        """The envelope of an event that could not be used when it came. Raises InvalidMessage if it still cannot."""
+        message, options = split(payload)
+        envelope, _ = self._check(message, options, door="event", caller=Caller(reply_to=None), index=0)
+        return replace(envelope, id=mail_id)
+
+    def _check(
+        self, message: Any, options: Mapping[str, Any], *, door: str, caller: Caller, index: int
+    ) -> tuple[Envelope, Mail]:
+        parsed = Options.parse(options, mailers=self._settings.mailers, schedules=self._settings.schedules)
+        canonical = messages.validate(
+            message, default_from=self._settings.default_from, max_size=self._settings.max_size
+        )
+        envelope = seal(
+            message,
+            {name: value for name, value in options.items() if value is not None},
+            door=door,
+            mail_id=parsed.id or _derived(caller, index),
+            sender=str(canonical.get("from_email") or ""),
+        )
+        mail = Mail(
+            id=envelope.id,
+            status=Status.QUEUED,
+            mailer=parsed.mailer or "default",
+            tenant=parsed.tenant,
+            priority=parsed.priority or "normal",
+            door=door,
+            digest=messages.digest(canonical),
+            recipients={address: recipient(Status.QUEUED) for address in messages.recipients(canonical)},
+            submitted_at=envelope.submitted_at,
+            updated_at=envelope.submitted_at,
+        )
+        return envelope, mail
+
+    def _known(self, mail: Mail) -> Mail | None:
+        """The mail that has this id already. While the database is away it is the worker that finds a double."""
+        try:
+            known = self._ledger.find(mail.id)
+        except StoreDown:
+            return None
+        if known and known.digest != mail.digest:
+            raise Conflict(f"id {mail.id!r} already belongs to another mail")
+        return known
+
+    def _join(self, mail: Mail, caller: Caller) -> bool:
+        """Whether the mail is known; if so, its caller has an answer or waits."""
+        try:
+            if caller.reply_to is None:
+                return self._known(mail) is not None
+            known = self._ledger.join(mail.id, mail.digest, caller.reply_to)
+        except StoreDown:
+            return False
+        if known is not None:
+            self._announcer.answer(known, caller.reply_to)
+        return known is not None
+
+    def _make_known(self, mail: Mail) -> None:
+        try:
+            self._ledger.accept(mail)
+        except StoreDown:
+            # the mail is safe with the broker; the worker that takes it makes it known
+            return
+
+    def _begin_intake(self, fingerprint: str, mail: Mail, *, redelivered: bool) -> str:
+        try:
+            return self._ledger.begin_intake(fingerprint, mail, redelivered=redelivered)
+        except StoreDown:
+            return mail.id
+
+    def _end_intake(self, mail_id: str) -> None:
+        try:
+            self._ledger.end_intake(mail_id)
+        except StoreDown:
+            return
+
+
+def mail_may_be_known(options: Mapping[str, Any], caller: Caller) -> bool:
+    """A new UUID needs no look-up; an id of the caller's does, and a request that is delivered again."""
+    return bool(options.get("id")) or caller.redelivered
+
+
+def split(item: Any) -> tuple[Any, Mapping[str, Any]]:
+    """A message with its ``options`` beside it, as events and ``submit_many`` have them."""
+    if not isinstance(item, dict):
+        raise InvalidMessage("message", "has to be an object")
+    options = item.get("options")
+    if options is not None and not isinstance(options, dict):
+        raise InvalidMessage("options", "has to be an object")
+    return {name: value for name, value in item.items() if name != "options"}, options or {}
+
+
+def _derived(caller: Caller, index: int) -> str | None:
+    """A request that is delivered twice is one mail: its id comes from what names the request."""
+    if caller.reply_to is None or not caller.reply_to.correlation_id:
+        return None
+    return derived_id(caller.reply_to.routing_key, caller.reply_to.correlation_id, str(index))

@@ -1,0 +1,42 @@
+"""What the RPC methods and the event handler are given to work with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from mail_service.accepting import Acceptance
+from mail_service.amqp import connecting
+from mail_service.amqp.rpc import Caller
+from mail_service.operating import Operator, health
+from mail_service.wiring import Runtime, RuntimeProvider
+
+_NOBODY = Caller(reply_to=None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Doors:
+    """One call's view of the service."""
+
+    runtime: Runtime
+    accept: Acceptance
+    operate: Operator
+    #: who calls, and where the answer goes
+    caller: Caller
+
+    def health(self) -> dict[str, dict[str, Any]]:
+        """How every part is."""
+        runtime = self.runtime
+        return health(lambda: connecting.connection(runtime.config), runtime.database.check, runtime.mailers)
+
+
+class DoorProvider(RuntimeProvider):
+    """Injects Doors."""
+
+    def get_dependency(self, worker_ctx: Any) -> Any:
+        """Doors for one call."""
+        runtime = super().get_dependency(worker_ctx)
+        accept = Acceptance(runtime.settings, runtime.ledger, runtime.queue, runtime.announcer)
+        operate = Operator(runtime.ledger, runtime.error_log, runtime.queue, accept)
+        caller = getattr(worker_ctx, "caller", _NOBODY)
+        return Doors(runtime=runtime, accept=accept, operate=operate, caller=caller)

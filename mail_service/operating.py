@@ -1,0 +1,178 @@
+"""
+What operators do with mails that failed or wait: put them back on their way, attempt them now, look after the parts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import eventlet
+from kombu import Connection
+
+from mail_service.accepting import Acceptance
+from mail_service.amqp.mailqueue import MailQueue
+from mail_service.envelope import Envelope
+from mail_service.errors import InvalidMessage, NotFound
+from mail_service.ledger import Ledger
+from mail_service.ledger.errorlog import ENTRY_STATUSES, FINAL_STATUSES, ErrorLog, Filter
+from mail_service.ledger.records import Mail
+from mail_service.mailers import Mailer
+from mail_service.outcome import Status
+
+#: entries that ``replay(all=True)`` means: who marked one as dealt with does not want it sent
+_UNDISCARDED = tuple(status for status in ENTRY_STATUSES if status != Status.DISCARDED)
+#: of one part's check, seconds
+HEALTH_TIMEOUT_S = 5
+
+
+class Operator:
+    """Everything that is asked for by id or by filter."""
+
+    def __init__(self, ledger: Ledger, error_log: ErrorLog, queue: MailQueue, acceptance: Acceptance) -> None:
+        self._ledger = ledger
+        self._error_log = error_log
+        self._queue = queue
+        self._acceptance = acceptance
+
+    def status(self, mail_id: Any) -> dict[str, Any]:
+        """The record. Raises NotFound."""
+        mail = self._ledger.find(_id(mail_id))
+        if mail is None:
+            raise NotFound(f"no mail has the id {mail_id!r}")
+        return mail.record()
+
+    def errors(self, filters: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Records of the error log."""
+        return self._error_log.find(Filter.parse(filters, also=("limit", "after")))
+
+    def error(self, mail_id: Any) -> dict[str, Any]:
+        """One entry, whole. Raises NotFound."""
+        return self._error_log.entry(_id(mail_id))
+
+    def replay(self, mail_id: Any, filters: Mapping[str, Any]) -> list[str]:
+        """Put entries back on their way; answers their ids."""
+        wanted = _meant(mail_id, filters, "replay")
+        return self._replay_one(wanted) if isinstance(wanted, str) else self._replay_all(wanted)
+
+    def _replay_one(self, mail_id: str) -> list[str]:
+        for mail, content in self._error_log.contents(mail_id, ENTRY_STATUSES):
+            self._put_back(mail, content)
+            return [mail.id]
+        if self.status(mail_id)["status"] == Status.SENT:
+            raise NotFound(f"the error log has no entry for {mail_id!r}: the mail was sent")
+        return []
+
+    def _replay_all(self, wanted: Filter) -> list[str]:
+        """Entries that were never a mail that could be sent are left out: there is nothing to put on its way."""
+        replayed = []
+        for mail, content in self._error_log.contents(wanted, ENTRY_STATUSES if wanted.status else _UNDISCARDED):
+            with contextlib.suppress(InvalidMessage):
+                self._put_back(mail, content)
+                replayed.append(mail.id)
+        return replayed
+
+    def discard(self, mail_id: Any, filters: Mapping[str, Any]) -> list[str]:
+        """Mark entries as dealt with; answers their ids."""
+        return self._error_log.discard(_meant(mail_id, filters, "discard"))
+
+    def purge(self, older_than_days: Any, status: Any) -> int:
+        """Delete old final mails; answers how many."""
+        if isinstance(older_than_days, bool) or not isinstance(older_than_days, int | float) or older_than_days < 0:
+            raise InvalidMessage("older_than_days", "has to be a number of days, 0 or more")
+        if older_than_days > 365_000:
+            raise InvalidMessage("older_than_days", "has to be at most 365000")
+        if status != "all" and status not in FINAL_STATUSES:
+            raise InvalidMessage("status", f"has to be one of {', '.join(FINAL_STATUSES)} or all")
+        return self._error_log.purge(older_than_days=older_than_days, status=status)
+
+    def retry_now(self, filters: Mapping[str, Any]) -> int:
+        """Attempt waiting mail now; answers how many."""
+        wanted = Filter.parse(filters)
+        count = 0
+        for mail, content in self._error_log.contents(wanted, (Status.DEFERRED, Status.HELD)):
+            due = replace(mail, generation=mail.generation + 1, next_attempt_at=None)
+            self._queue.put(_restored(content, due), due)
+            self._error_log.put_back(due)
+            count += 1
+        return count
+
+    def _put_back(self, mail: Mail, content: bytes) -> None:
+        """The copy first: if nothing else happens, it reopens the mail by itself when it arrives."""
+        mail = mail.reopened(mail.generation + 1)
+        try:
+            envelope = _restored(content, mail)
+        except InvalidMessage:
+            envelope = self._acceptance.again(mail.id, _payload(content))
+        self._queue.put(envelope, mail, replay=True)
+        self._error_log.put_back(mail)
+
+
+def _restored(content: bytes, mail: Mail) -> Envelope:
+    accepted = {address: state for address, state in mail.recipients.items() if state["status"] == Status.SENT}
+    return replace(Envelope.parse(content), settled=accepted)
+
+
+def _payload(content: bytes) -> Any:
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError):
+        raise InvalidMessage("message", "is no JSON and cannot be replayed; discard it") from None
+
+
+def _id(value: Any) -> str:
+    if not isinstance(value, str) or not value:
+        raise InvalidMessage("id", "has to be a string that is not empty")
+    return value
+
+
+def _meant(mail_id: Any, filters: Mapping[str, Any], verb: str) -> Filter | str:
+    """An id, a filter, or everything; by mistake everything is never meant."""
+    everything = filters.get("all")
+    filters = {name: value for name, value in filters.items() if name != "all" and value is not None}
+    if everything not in (None, True, False):
+        raise InvalidMessage("all", "has to be true or false")
+    if mail_id is not None:
+        if filters or everything:
+            raise InvalidMessage("id", "cannot be combined with a filter")
+        return _id(mail_id)
+    if not filters and not everything:
+        raise InvalidMessage("id", f"is missing: name one, a filter, or all=True to {verb} every entry")
+    return Filter.parse(filters)
+
+
+def health(
+    connect: Callable[[], Connection], check_database: Callable[[], None], mailers: Mapping[str, Mailer]
+) -> dict[str, dict[str, Any]]:
+    """Ask every part at once how it is: ``{"broker": {"ok", "text"}, "database": …, "mailer default": …}``."""
+    checks: dict[str, Callable[[], str]] = {
+        "broker": lambda: _check_broker(connect),
+        "database": lambda: _check_database(check_database),
+    }
+    checks |= {f"mailer {name}": mailer.check for name, mailer in mailers.items()}
+    greenlets = {name: eventlet.spawn(_checked, check) for name, check in checks.items()}
+    return {name: greenlet.wait() for name, greenlet in greenlets.items()}
+
+
+def _check_database(check: Callable[[], None]) -> str:
+    check()
+    return "answers"
+
+
+def _check_broker(connect: Callable[[], Connection]) -> str:
+    with connect() as connection:
+        connection.connect()
+        version = connection.connection.server_properties.get("version", "")
+    return f"RabbitMQ {version} answers"
+
+
+def _checked(check: Callable[[], str]) -> dict[str, Any]:
+    try:
+        with eventlet.Timeout(HEALTH_TIMEOUT_S, TimeoutError(f"no answer within {HEALTH_TIMEOUT_S} s")):
+            return {"ok": True, "text": check()}
+    except Exception as exc:
+        error = getattr(exc, "error", exc)
+        return {"ok": False, "text": f"{type(error).__name__}: {str(error)[:300]}"}
