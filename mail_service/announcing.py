@@ -16,7 +16,7 @@ from nameko.constants import RPC_EXCHANGE_CONFIG_KEY
 from nameko.exceptions import serialize
 
 from mail_service import topology
-from mail_service.amqp.publisher import Publisher, PublishFailed
+from mail_service.amqp.publisher import Publisher
 from mail_service.envelope import CONTENT_TYPE, ReplyTo
 from mail_service.errors import DeliveryFailed, Expired
 from mail_service.ledger.records import Mail
@@ -72,5 +72,5 @@ class Announcer:
         body = json.dumps(payload, separators=(",", ":"), default=str).encode()
         try:
             self._publisher.publish(body, mandatory=False, content_type=CONTENT_TYPE, content_encoding="utf-8", **where)
-        except PublishFailed as exc:
-            _log.warning("an event or a reply could not be published (%s)", exc)
+        except Exception as exc:  # noqa: BLE001 - a caller may have named any address to reply to
+            _log.warning("an event or a reply could not be published (%s)", type(exc).__name__)

@@ -18,8 +18,9 @@ from typing import Protocol
 
 from nameko_amqp_retry import Backoff
 
-from mail_service import clock
+from mail_service import clock, topology
 from mail_service.amqp.mailqueue import MailQueue, jittered
+from mail_service.amqp.publisher import TooLarge
 from mail_service.announcing import Announcer
 from mail_service.delivery import Delivery, Dropped, Misplaced, Postponed, Tried
 from mail_service.envelope import Envelope, ReplyTo
@@ -64,7 +65,7 @@ class Desk:
             case Tried() as tried:
                 self._finish(delivery, tried.change)
             case Postponed() as postponed:
-                self._queue.put_later(delivery.envelope, postponed.mail, postponed.delay_ms)
+                self._postpone(delivery, postponed)
             case Dropped() as dropped:
                 self._drop(delivery, dropped.mail)
             case Misplaced():
@@ -73,6 +74,13 @@ class Desk:
                 self._fail(delivery, problem)
             case other:
                 self._fail(delivery, TypeError(f"the handler returned {type(other).__name__}, not a verdict"))
+
+    def _postpone(self, delivery: Delivery, postponed: Postponed) -> None:
+        """The successor is all that this copy was: what stands in for the only copy must not look like a double."""
+        more = {topology.REDELIVERED: True} if delivery.redelivered else {}
+        if delivery.headers.get(topology.REPLAY):
+            more[topology.REPLAY] = True
+        self._queue.put_later(delivery.envelope, postponed.mail, postponed.delay_ms, more=more)
 
     def _retry(self, delivery: Delivery, backoff: Backoff, delay_of: DelayOf) -> None:
         tried = getattr(backoff, "tried", None)
@@ -110,7 +118,13 @@ class Desk:
             callers = [*callers, *self._ledger.record(change).waiters]
         except StoreDown:
             envelope = replace(envelope, unrecorded=[*delivery.envelope.unrecorded, change.to_json()])
-        self._queue.put_later(envelope, mail, delay_ms)
+        try:
+            self._queue.put_later(envelope, mail, delay_ms)
+        except TooLarge:
+            # who is settled stands in the ledger too, and the copy that came was small enough
+            if envelope.unrecorded:
+                raise
+            self._queue.put_later(replace(delivery.envelope, unrecorded=()), mail, delay_ms)
         self._announcer.change(mail, callers)
 
     def _finish(self, delivery: Delivery, change: Change) -> None:
@@ -135,7 +149,8 @@ class Desk:
     def _carry(self, envelope: Envelope, change: Change) -> None:
         """The database is away: a copy that only has to be written down brings it back."""
         carrier = replace(envelope.without_reply(), unrecorded=[*envelope.unrecorded, change.to_json()])
-        self._queue.put_later(carrier, change.mail, CARRY_MS, only_to_record=True)
+        more = {topology.STATE: topology.STATE_LOG}
+        self._queue.put_later(carrier, change.mail, CARRY_MS, more=more)
 
     def _drop(self, delivery: Delivery, mail: Mail) -> None:
         """Another copy does the work; whoever waits for this one waits for that one."""

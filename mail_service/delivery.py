@@ -48,6 +48,8 @@ _log = logging.getLogger(__name__)
 BUSY_MS = 1000
 #: A delay level may end this much early by the clocks of two hosts; not worth another round, milliseconds.
 EARLY_MS = 1000
+#: What a count in a header may be; PostgreSQL's integer ends at twice this.
+LARGEST_NUMBER = 1_000_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,8 +73,9 @@ class Delivery:
     @property
     def early_ms(self) -> int:
         """Milliseconds until it is due, 0 when it is: some waits are longer than the longest delay level."""
-        early = number(self.headers.get(topology.DUE)) - clock.now_ms()
-        return early if early > EARLY_MS else 0
+        due = self.headers.get(topology.DUE)
+        early = due - clock.now_ms() if isinstance(due, int) else 0
+        return min(early, topology.LEVELS_MS[-1]) if early > EARLY_MS else 0
 
     @property
     def only_to_record(self) -> bool:
@@ -82,7 +85,8 @@ class Delivery:
 
 def number(value: Any) -> int:
     """A header that should be a count: anything else is 0, since anybody can publish anything."""
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else 0
+    is_count = isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= LARGEST_NUMBER
+    return value if is_count else 0
 
 
 def read(body: bytes, headers: Mapping[str, Any], *, redelivered: bool, settings: Settings) -> Delivery:
@@ -113,7 +117,12 @@ def read(body: bytes, headers: Mapping[str, Any], *, redelivered: bool, settings
         updated_at=envelope.submitted_at,
     )
     return Delivery(
-        envelope=envelope, canonical=canonical, options=options, mail=mail, headers=headers, redelivered=redelivered
+        envelope=envelope,
+        canonical=canonical,
+        options=options,
+        mail=mail,
+        headers=headers,
+        redelivered=redelivered or headers.get(topology.REDELIVERED) is True,
     )
 
 
@@ -151,6 +160,8 @@ Verdict = Postponed | Dropped | Misplaced | Tried
 class Claims(Protocol):
     """As much of the ledger as an attempt needs. Each call waits while the database is away."""
 
+    def accept(self, mail: Mail) -> None: ...
+
     def claim(self, copy: Copy) -> Any: ...
 
     def record(self, change: Change) -> Any: ...
@@ -180,6 +191,8 @@ class Courier:
             return Postponed(delay_ms=delivery.early_ms, mail=delivery.mail)
         if delivery.envelope.unrecorded and (written := self._write_down(delivery)) and delivery.only_to_record:
             return Dropped(mail=written)
+        if wait_ms := self._wait_for_send_at(delivery):
+            return Postponed(delay_ms=wait_ms, mail=delivery.mail)
         claim = self._ledger.claim(
             Copy(
                 mail=delivery.mail, redelivered=delivery.redelivered, replay=bool(delivery.headers.get(topology.REPLAY))
@@ -199,6 +212,18 @@ class Courier:
             case OtherMail():
                 return Misplaced()
         raise AssertionError(claim)
+
+    def _wait_for_send_at(self, delivery: Delivery) -> int:
+        """Milliseconds until ``send_at``, 0 when it has come or the mailer's provider waits itself."""
+        moment = message.send_at(delivery.canonical)
+        mailer = self._mailers(delivery.mail.mailer)
+        if moment is None or (mailer and mailer.keeps_send_at):
+            return 0
+        wait_ms = clock.to_ms(moment) - clock.now_ms()
+        if wait_ms <= 0:
+            return 0
+        self._ledger.accept(replace(delivery.mail, next_attempt_at=clock.iso(moment)))
+        return wait_ms
 
     def _write_down(self, delivery: Delivery) -> Mail | None:
         """Record what happened while the database was away; forged or damaged facts are left out."""
@@ -300,6 +325,9 @@ class Courier:
         context = Context(mailer=mail.mailer, backend=mailer.backend, attempt=mail.attempts + 1)
         try:
             email = message.load(dict(delivery.canonical))
+            if not mailer.keeps_send_at:
+                # it has come; what is left of it would only be refused
+                email.send_at = None
             message.stamp(email, message_id=delivery.envelope.message_id, date=delivery.envelope.date)
             receipts = self._deadline.run(lambda: mailer.send(email, waiting, attempt=context.attempt))
             return _complete(receipts, waiting), None

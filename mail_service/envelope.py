@@ -17,6 +17,7 @@ from typing import Any, Self
 
 from mail_service import clock, topology
 from mail_service.errors import InvalidMessage
+from mail_service.message import Options
 
 #: of the body's format: a reader accepts its own version and all before
 FORMAT = 1
@@ -128,8 +129,10 @@ def _require(facts: Mapping[str, Any], types: Mapping[str, type]) -> None:
     for name, kind in types.items():
         if not isinstance(facts.get(name), kind):
             raise InvalidMessage(f"body.{name}", f"is missing or not of type {kind.__name__}")
-    if not 1 <= len(facts["id"]) <= 200:
-        raise InvalidMessage("body.id", "must have 1 to 200 characters")
+    Options.parse({"id": facts["id"]})
+    for name in ("message_id", "date"):
+        if len(facts[name]) > 500 or not (facts[name].isascii() and facts[name].isprintable()):
+            raise InvalidMessage(f"body.{name}", "must be one line of ASCII")
 
 
 def seal(
@@ -168,7 +171,8 @@ def derived_id(*parts: str) -> str:
 
 
 def _domain(sender: str) -> str:
-    domain = sender.rpartition("@")[2].strip("<> \t")
+    _, at, domain = sender.rpartition("@")
+    domain = domain.strip("<> \t") if at else ""
     try:
         domain = domain.encode("idna").decode() if not domain.isascii() else domain
     except UnicodeError:

@@ -48,6 +48,8 @@ STATE = "mail.state"
 STATUS = "mail.status"
 ERROR = "mail.error"
 REPLAY = "mail.replay"
+#: stands in for a copy that the broker had delivered before, so that an attempt may have begun
+REDELIVERED = "mail.redelivered"
 #: ``mail.state``: nothing is left to do but to write down what happened
 STATE_LOG = "log"
 
@@ -168,7 +170,12 @@ def declare(connection: Connection, queues: Iterable[Queue]) -> None:
             with connection.channel() as channel:
                 queue(channel).declare()
         except PreconditionFailed as exc:
-            raise ConfigurationError(
-                f"queue {queue.name!r} exists in this virtual host with other arguments than mail_service needs "
-                f"({exc.reply_text}). Move its messages away and delete it, or use a virtual host of your own."
-            ) from exc
+            raise other_arguments(queue, exc) from exc
+
+
+def other_arguments(queue: Queue, exc: PreconditionFailed) -> ConfigurationError:
+    """The error for a queue that exists with other arguments: they can never be changed."""
+    return ConfigurationError(
+        f"queue {queue.name!r} exists in this virtual host with other arguments than mail_service needs "
+        f"({exc.reply_text}). Move its messages away and delete it, or use a virtual host of your own."
+    )

@@ -22,7 +22,7 @@ from mail_service.closing import Desk
 from mail_service.deadline import Deadline
 from mail_service.delivery import Courier
 from mail_service.envelope import Envelope
-from mail_service.errors import ConfigurationError, InvalidMessage
+from mail_service.errors import ConfigurationError
 from mail_service.ledger import Ledger, StoreDown
 from mail_service.ledger.database import Database
 from mail_service.ledger.errorlog import ErrorLog
@@ -53,6 +53,10 @@ class PatientLedger:
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
         self.stopping = False
+
+    def accept(self, mail: Mail) -> None:
+        """As Ledger.accept. Raises Stopping when the service stops meanwhile."""
+        self._patiently(lambda: self._ledger.accept(mail))
 
     def claim(self, copy: Copy) -> Any:
         """As Ledger.claim. Raises Stopping when the service stops meanwhile."""
@@ -140,7 +144,7 @@ class Runtime:
             digest=hashlib.sha256(body).hexdigest(),
             submitted_at=moment,
             updated_at=moment,
-            error=printable(error),
+            error=error,
         )
         self.ledger.record(Change(mail=mail, content=body))
         self.announcer.change(mail, [])
@@ -150,10 +154,14 @@ class Runtime:
         """Make an error-log entry of what was returned to its queue too often. Raises StoreDown."""
         error = f"it was returned to its queue {topology.DELIVERY_LIMIT} times without an end; it may end the process"
         try:
-            envelope = Envelope.parse(body)
-        except InvalidMessage:
+            self._log_parked_mail(body, error)
+        except StoreDown:
+            raise
+        except Exception:  # noqa: BLE001 - whatever is odd about it, it has to be stored
             self.log_raw(body, status="failed", error=error)
-            return
+
+    def _log_parked_mail(self, body: bytes, error: str) -> None:
+        envelope = Envelope.parse(body)
         mail = self.ledger.find(envelope.id)
         if mail is None:
             self.log_raw(body, status="failed", error=error)
@@ -170,11 +178,6 @@ class Runtime:
             self.database.check()
         except StoreDown as exc:
             _log.error("the database cannot be used now (%s); deliveries wait for it", exc)
-
-
-def printable(text: str) -> str:
-    """*text* as every database takes it: PostgreSQL refuses NUL, and none stores half a surrogate pair."""
-    return text.replace("\x00", "\\x00").encode("utf-8", "backslashreplace").decode()
 
 
 _runtimes: dict[int, Runtime] = {}

@@ -197,8 +197,14 @@ def values_of(mail: Mail) -> dict[str, Any]:
     """The columns of *mail*."""
     values = {name: getattr(mail, name) for name in _MAIL_COLUMNS}
     values["status"] = str(mail.status)
+    values["error"] = printable(mail.error) if mail.error else None
     values["recipients"] = json.dumps(mail.recipients, separators=(",", ":"))
     return values
+
+
+def printable(text: str) -> str:
+    """*text* as every database takes it: PostgreSQL refuses NUL, and none stores half a surrogate pair."""
+    return text.replace("\x00", "\\x00").encode("utf-8", "backslashreplace").decode()
 
 
 def find_mail(connection: Connection, mail_id: str) -> Mail | None:
@@ -300,7 +306,7 @@ def _attempt_values(change: Change) -> dict[str, Any]:
         "at": attempt.at,
         "mailer": attempt.mailer,
         "diagnosis": attempt.diagnosis,
-        "text": attempt.text,
+        "text": printable(attempt.text),
         "milliseconds": attempt.milliseconds,
         "recipients": json.dumps(attempt.recipients, separators=(",", ":")),
     }

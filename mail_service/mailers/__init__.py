@@ -30,6 +30,8 @@ class Mailer(Protocol):
     backend: str
     #: ``retry`` or ``give_up``
     on_unknown: str
+    #: the provider waits for ``send_at``; else the service does, before the mail is handed over
+    keeps_send_at: bool
 
     def send(self, email: Email, waiting: Sequence[str], *, attempt: int = 0) -> list[Receipt]:
         """

@@ -35,6 +35,11 @@ from mail_service.outcome import Diagnosis, Kind, Receipt
 #: seconds, for backends made of Django's SMTP one whose OPTIONS have no timeout
 DEFAULT_TIMEOUT_S: Final = 30.0
 
+#: Anymail 15.2's table of features; the others refuse a message with ``send_at``
+_KEEPS_SEND_AT: Final = frozenset(
+    f"anymail.backends.{esp}.EmailBackend"
+    for esp in ("brevo", "mailersend", "mailgun", "mandrill", "resend", "sendgrid", "sparkpost", "unisender_go")
+)
 _ANYMAIL: Final = "anymail.backends.base.AnymailBaseBackend"
 _configuring = threading.Lock()
 
@@ -89,6 +94,7 @@ class DjangoMailer:
         self.name = settings.name
         self.backend = settings.backend
         self.on_unknown = settings.on_unknown
+        self.keeps_send_at = settings.backend in _KEEPS_SEND_AT
         self._settings = settings
         self._classify = classify
         self._longest_s = attempt_timeout_s

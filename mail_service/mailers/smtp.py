@@ -113,6 +113,7 @@ class SmtpMailer:
         self.name = settings.name
         self.backend = settings.backend
         self.on_unknown = settings.on_unknown
+        self.keeps_send_at = False
         self._settings = settings
         self._classify = classify
         self._longest_s = attempt_timeout_s

@@ -1,0 +1,383 @@
+"""One attempt: whatever a backend does, it ends in exactly one verdict. No broker, no database, a clock that is real."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from nameko_amqp_retry import Backoff
+
+from mail_service import clock, topology
+from mail_service.deadline import Deadline
+from mail_service.delivery import Courier, Delivery, Dropped, Misplaced, Postponed, Tried, read
+from mail_service.diagnosis import Context, diagnose
+from mail_service.envelope import seal
+from mail_service.errors import InvalidMessage
+from mail_service.ledger.records import (
+    Change,
+    Claim,
+    Copy,
+    Granted,
+    InFlight,
+    Interrupted,
+    Mail,
+    OtherMail,
+    Outstanding,
+    Superseded,
+    recipient,
+)
+from mail_service.mailers import AttemptFailed
+from mail_service.outcome import Diagnosis, Kind, Receipt, Status
+from mail_service.settings import Settings
+from mail_service.settling import MOST_DEATHS, Step
+from tests.support.messages import configure_django
+
+configure_django()
+
+A, B = "a@example.org", "b@example.org"
+SETTINGS = Settings(default_from="me@example.org")
+
+
+@dataclass
+class FakeLedger:
+    """Grants every claim, unless it is told what to answer; keeps what is recorded."""
+
+    answer: Callable[[Copy], Claim] = lambda copy: Granted(mail=copy.mail)
+    claims: list[Copy] = field(default_factory=list)
+    changes: list[Change] = field(default_factory=list)
+    accepted: list[Mail] = field(default_factory=list)
+
+    def claim(self, copy: Copy) -> Claim:
+        self.claims.append(copy)
+        return self.answer(copy)
+
+    def record(self, change: Change) -> None:
+        self.changes.append(change)
+
+    def accept(self, mail: Mail) -> None:
+        self.accepted.append(mail)
+
+
+class FakeMailer:
+    """Does what it is given: returns it, or raises it."""
+
+    name, backend, on_unknown, keeps_send_at = "default", "tests.FakeMailer", "retry", False
+
+    def __init__(self, *outcomes: object) -> None:
+        self.outcomes = list(outcomes)
+        self.sent: list[tuple[Any, list[str]]] = []
+
+    def send(self, email: Any, waiting: Sequence[str], *, attempt: int = 0) -> list[Receipt]:
+        self.sent.append((email, list(waiting)))
+        outcome = self.outcomes.pop(0) if self.outcomes else Kind.ACCEPTED
+        if isinstance(outcome, BaseException):
+            raise outcome
+        if isinstance(outcome, Kind):
+            return [Receipt(address=address, diagnosis=Diagnosis(kind=outcome)) for address in waiting]
+        return outcome  # type: ignore[return-value]
+
+    def check(self) -> str:
+        return "fine"
+
+    def close(self) -> None:
+        pass
+
+
+def a_courier(
+    mailer: FakeMailer | None, ledger: FakeLedger | None = None, classify: Any = diagnose, deadline_s: float = 5
+) -> Courier:
+    return Courier(SETTINGS, ledger or FakeLedger(), lambda _name: mailer, classify, Deadline(deadline_s))
+
+
+def a_delivery(
+    *to: str, options: dict[str, Any] | None = None, headers: dict[str, Any] | None = None, **message: Any
+) -> Delivery:
+    envelope = seal({"to": list(to or (A,)), "subject": "s", **message}, options or {}, door="submit")
+    return read(envelope.body(), headers or {}, redelivered=False, settings=SETTINGS)
+
+
+def tried(attempt: Callable[[], Any]) -> Tried:
+    """The attempt, whether it was returned or carried by a Backoff."""
+    try:
+        verdict = attempt()
+    except Backoff as backoff:
+        verdict = backoff.tried
+    assert isinstance(verdict, Tried)
+    return verdict
+
+
+class CustomError(Exception):
+    """Nobody has heard of it."""
+
+
+class UnprintableError(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no text for you")
+
+
+@pytest.mark.parametrize(
+    ("outcome", "kind"),
+    [
+        pytest.param(CustomError("x"), Kind.PERMANENT, id="any exception is permanent"),
+        pytest.param(UnprintableError(), Kind.PERMANENT, id="one that cannot be printed too"),
+        pytest.param(MemoryError(), Kind.PERMANENT, id="no memory"),
+        pytest.param(RecursionError(), Kind.PERMANENT, id="nested too deeply"),
+        pytest.param(SystemExit(3), Kind.PERMANENT, id="an attempt to end the process"),
+        pytest.param(KeyboardInterrupt(), Kind.PERMANENT, id="an interrupt that is none"),
+        pytest.param(AttemptFailed(ConnectionRefusedError(), "connect"), Kind.TRANSIENT, id="refused connection"),
+        pytest.param(AttemptFailed(TimeoutError(), "body"), Kind.UNKNOWN, id="a timeout after DATA"),
+        pytest.param(AttemptFailed(TimeoutError(), "rcpt"), Kind.TRANSIENT, id="a timeout before DATA"),
+        pytest.param([], Kind.UNKNOWN, id="a mailer that says nothing about a recipient"),
+        pytest.param("nonsense", Kind.PERMANENT, id="a mailer that returns nonsense"),
+    ],
+)
+def test_every_end_of_an_attempt_has_a_diagnosis(outcome: object, kind: Kind) -> None:
+    courier = a_courier(FakeMailer(outcome))
+
+    attempt = tried(lambda: courier.attempt(a_delivery()))
+
+    assert attempt.settled.diagnosis.kind is kind
+
+
+def test_an_unforeseen_exception_stands_in_the_error_log_with_its_traceback() -> None:
+    attempt = tried(lambda: a_courier(FakeMailer(CustomError("boom"))).attempt(a_delivery()))
+
+    assert attempt.change.attempt is not None
+    assert "Traceback" in attempt.change.attempt.text
+    assert "CustomError: boom" in attempt.change.attempt.text
+    assert attempt.change.content is not None
+
+
+def test_a_transient_failure_raises_the_schedules_backoff() -> None:
+    courier = a_courier(FakeMailer(Kind.TRANSIENT))
+
+    with pytest.raises(Backoff) as raised:
+        courier.attempt(a_delivery(options={"backoff": "fixed"}))
+
+    assert type(raised.value).schedule == (60_000,)
+    assert type(raised.value).limit == 30
+
+
+def test_a_backoff_that_the_backend_raises_itself_is_kept() -> None:
+    class Mine(Backoff):
+        schedule = (5,)
+
+    with pytest.raises(Mine):
+        a_courier(FakeMailer(Mine())).attempt(a_delivery())
+
+
+def test_a_backend_that_never_returns_ends_as_unknown() -> None:
+    import eventlet
+
+    class Hanging(FakeMailer):
+        def send(self, email: Any, waiting: Sequence[str], *, attempt: int = 0) -> list[Receipt]:
+            while True:
+                try:
+                    eventlet.sleep(60)
+                except BaseException:  # noqa: BLE001 - as a bad backend does
+                    continue
+
+    attempt = tried(lambda: a_courier(Hanging(), deadline_s=0.05).attempt(a_delivery()))
+
+    assert attempt.settled.diagnosis.kind is Kind.UNKNOWN
+
+
+def test_a_classifier_that_raises_is_a_permanent_failure_with_both_tracebacks() -> None:
+    def classify(_exc: BaseException, _context: Context) -> Diagnosis:
+        raise CustomError("in the classifier")
+
+    attempt = tried(lambda: a_courier(FakeMailer(ValueError("first")), classify=classify).attempt(a_delivery()))
+
+    assert attempt.settled.diagnosis.kind is Kind.PERMANENT
+    assert "in the classifier" in attempt.settled.diagnosis.text
+    assert "ValueError: first" in attempt.settled.diagnosis.text
+
+
+def test_a_classifier_that_answers_nonsense_is_a_permanent_failure() -> None:
+    attempt = tried(
+        lambda: a_courier(FakeMailer(ValueError()), classify=lambda _exc, _context: "later").attempt(a_delivery())
+    )
+
+    assert attempt.settled.diagnosis.kind is Kind.PERMANENT
+
+
+def test_a_mailer_that_is_not_configured_holds_the_mail() -> None:
+    attempt = tried(lambda: a_courier(None).attempt(a_delivery()))
+
+    assert attempt.settled.step is Step.HOLD
+    assert "no mailer is configured" in attempt.settled.diagnosis.text
+
+
+def test_only_those_who_wait_are_handed_over_and_the_headers_name_all() -> None:
+    mailer = FakeMailer()
+    known = {A: recipient(Status.SENT), B: recipient(Status.DEFERRED)}
+    ledger = FakeLedger(lambda copy: Granted(mail=replace(copy.mail, recipients=known)))
+
+    a_courier(mailer, ledger).attempt(a_delivery(A, B))
+
+    email, waiting = mailer.sent[0]
+    assert waiting == [B]
+    assert email.to == [A, B]
+
+
+def test_message_id_and_date_are_those_of_the_acceptance_on_every_attempt() -> None:
+    mailer, delivery = FakeMailer(), a_delivery()
+    courier = a_courier(mailer)
+
+    courier.attempt(delivery)
+    courier.attempt(delivery)
+
+    identities = {(made["Message-ID"], made["Date"]) for made in (email.message() for email, _ in mailer.sent)}
+    assert identities == {(delivery.envelope.message_id, delivery.envelope.date)}
+
+
+def test_a_mail_past_its_time_is_not_attempted() -> None:
+    mailer = FakeMailer()
+
+    attempt = tried(lambda: a_courier(mailer).attempt(a_delivery(options={"expires_at": "2020-01-01T00:00:00"})))
+
+    assert attempt.change.mail.status is Status.EXPIRED
+    assert mailer.sent == []
+
+
+def test_a_mail_with_send_at_waits_for_it_and_is_known_meanwhile() -> None:
+    mailer, ledger = FakeMailer(), FakeLedger()
+    moment = clock.iso(clock.now() + timedelta(hours=1))
+
+    verdict = a_courier(mailer, ledger).attempt(a_delivery(send_at=moment))
+
+    assert isinstance(verdict, Postponed)
+    assert 3_590_000 < verdict.delay_ms <= 3_600_000
+    assert ledger.accepted[0].next_attempt_at == moment
+    assert mailer.sent == []
+
+
+def test_a_mail_whose_send_at_has_come_is_sent_without_it() -> None:
+    mailer = FakeMailer()
+
+    a_courier(mailer).attempt(a_delivery(send_at="2020-01-01T00:00:00Z"))
+
+    assert mailer.sent[0][0].send_at is None
+
+
+def test_a_provider_that_keeps_send_at_gets_it_at_once() -> None:
+    mailer = FakeMailer()
+    mailer.keeps_send_at = True
+
+    a_courier(mailer).attempt(a_delivery(send_at="2099-01-01T00:00:00Z"))
+
+    assert mailer.sent[0][0].send_at is not None
+
+
+@pytest.mark.parametrize(
+    ("claim", "verdict"),
+    [
+        pytest.param(lambda copy: InFlight(), Postponed, id="somebody else attempts it: come back"),
+        pytest.param(lambda copy: Superseded(mail=copy.mail), Dropped, id="a newer copy is on its way: drop"),
+        pytest.param(lambda copy: Outstanding(mail=copy.mail), Postponed, id="its successor may be missing: put it"),
+        pytest.param(lambda copy: OtherMail(), Misplaced, id="the id is another mail's: to the error log"),
+    ],
+)
+def test_a_claim_that_is_not_granted_sends_nothing(claim: Callable[[Copy], Claim], verdict: type) -> None:
+    mailer = FakeMailer()
+
+    assert isinstance(a_courier(mailer, FakeLedger(claim)).attempt(a_delivery()), verdict)
+    assert mailer.sent == []
+
+
+def test_an_attempt_cut_off_by_a_crash_is_unknown_and_counted() -> None:
+    mailer = FakeMailer()
+
+    attempt = tried(
+        lambda: a_courier(mailer, FakeLedger(lambda copy: Interrupted(mail=copy.mail))).attempt(a_delivery())
+    )
+
+    assert mailer.sent == []
+    assert (attempt.settled.step, attempt.settled.diagnosis.kind) == (Step.RETRY, Kind.UNKNOWN)
+    assert (attempt.settled.mail.attempts, attempt.settled.mail.deaths) == (1, 1)
+
+
+def test_a_mail_that_ended_the_process_too_often_has_failed() -> None:
+    ledger = FakeLedger(lambda copy: Interrupted(mail=replace(copy.mail, deaths=MOST_DEATHS - 1)))
+
+    attempt = tried(lambda: a_courier(FakeMailer(), ledger).attempt(a_delivery()))
+
+    assert attempt.settled.mail.status is Status.FAILED
+
+
+def test_an_attempt_that_ends_resets_the_count_of_deaths() -> None:
+    ledger = FakeLedger(lambda copy: Granted(mail=replace(copy.mail, deaths=3)))
+
+    assert tried(lambda: a_courier(FakeMailer(), ledger).attempt(a_delivery())).settled.mail.deaths == 0
+
+
+def test_a_copy_that_is_not_due_goes_on_waiting() -> None:
+    ledger = FakeLedger()
+    headers = {topology.DUE: clock.now_ms() + 60_000}
+
+    verdict = a_courier(FakeMailer(), ledger).attempt(a_delivery(headers=headers))
+
+    assert isinstance(verdict, Postponed)
+    assert 55_000 < verdict.delay_ms <= 60_000
+    assert ledger.claims == []
+
+
+def test_a_change_that_travelled_is_written_down_and_nothing_else() -> None:
+    delivery, mailer, ledger = a_delivery(), FakeMailer(), FakeLedger()
+    done = replace(delivery.mail, status=Status.SENT, generation=1)
+    envelope = replace(delivery.envelope, unrecorded=[Change(mail=done).to_json()])
+    headers = {topology.STATE: topology.STATE_LOG}
+    carrier = read(json.loads(json.dumps(envelope.body().decode())).encode(), headers, redelivered=False, settings=SETTINGS)
+
+    verdict = a_courier(mailer, ledger).attempt(carrier)
+
+    assert isinstance(verdict, Dropped)
+    assert [change.mail.status for change in ledger.changes] == [Status.SENT]
+    assert (ledger.claims, mailer.sent) == ([], [])
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        pytest.param({}, id="empty"),
+        pytest.param({"mail": {}, "attempt": None}, id="no mail"),
+        pytest.param({"mail": {"id": "x", "status": "nonsense"}, "attempt": None}, id="no status"),
+        pytest.param(7, id="a number"),
+    ],
+)
+def test_forged_changes_are_left_out(facts: object) -> None:
+    ledger, mailer = FakeLedger(), FakeMailer()
+    delivery = a_delivery()
+    forged = replace(delivery, envelope=replace(delivery.envelope, unrecorded=[facts]))  # type: ignore[list-item]
+
+    a_courier(mailer, ledger).attempt(forged)
+
+    assert ledger.changes == []
+    assert len(mailer.sent) == 1
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        pytest.param({topology.ATTEMPTS: "many", topology.GENERATION: -1}, id="no numbers"),
+        pytest.param({topology.ATTEMPTS: 2**70, topology.GENERATION: 2**40}, id="numbers that no database takes"),
+        pytest.param({topology.ATTEMPTS: True, topology.GENERATION: None, topology.DUE: "soon"}, id="other types"),
+    ],
+)
+def test_forged_headers_count_as_nothing(headers: dict[str, Any]) -> None:
+    mail = a_delivery(headers=headers).mail
+
+    assert (mail.attempts, mail.generation) == (0, 0)
+
+
+def test_a_message_that_got_past_a_door_is_checked_again() -> None:
+    envelope = seal({"to": ["a@example.org"], "subject": "x\r\nBcc: b@example.org"}, {}, door="submit")
+
+    with pytest.raises(InvalidMessage) as raised:
+        read(envelope.body(), {}, redelivered=False, settings=SETTINGS)
+
+    assert raised.value.field == "subject"
