@@ -1,0 +1,122 @@
+"""
+Messages into RabbitMQ's hands, and an answer back: reconnects, resends, declares a missing queue, gives up in time.
+
+What is sent again has the same id, so for the service it is the same mail. How far each parcel got stands in its
+``progress``; the reason why the rest did not get further is raised.
+"""
+
+from __future__ import annotations
+
+import re
+import ssl
+import time
+from collections.abc import Sequence
+
+from amqp.exceptions import AccessRefused, AMQPError, NotAllowed, PreconditionFailed
+
+from mail_service.client.parcel import Parcel, Progress
+from mail_service.client.wire import Wire
+from mail_service.errors import Unavailable
+
+#: A connection that breaks or cannot be made, and whatever RabbitMQ says when it closes a connection or channel.
+BROKEN = (OSError, AMQPError)
+#: What trying again does not change.
+_HOPELESS = (AccessRefused, NotAllowed, ssl.SSLCertVerificationError)
+
+#: seconds between two attempts: 0.05, 0.1, 0.2, 0.4, then 0.5
+_FIRST_PAUSE_S = 0.05
+_LONGEST_PAUSE_S = 0.5
+
+#: RabbitMQ 3.10: "message size 17 is larger than max size 16"; 4.0: "... larger than configured max size 16"
+_TOO_LARGE = re.compile(r"larger than .*?max size (\d+)")
+
+
+class Outage:
+    """What a client's threads know about the broker."""
+
+    #: Somebody tried in vain for as long as he was allowed. The next one tries once, so that a web site whose broker is
+    #: down is not down as well; the first success ends it.
+    is_known = False
+
+
+class Attempts:
+    """Tries again until the deadline, a moment of ``time.monotonic``."""
+
+    def __init__(self, deadline: float, outage: Outage) -> None:
+        self._deadline = deadline
+        self._outage = outage
+        self._pause_s = _FIRST_PAUSE_S
+
+    def open(self, wire: Wire) -> None:
+        """Connect. Raises OSError or AMQPError when that does not succeed in time."""
+        while True:
+            try:
+                wire.open(self._deadline)
+            except BROKEN as exc:
+                if self._outage.is_known:
+                    raise
+                try:
+                    self.bear(exc)
+                except BROKEN:
+                    self._outage.is_known = True
+                    raise
+            else:
+                self._outage.is_known = False
+                return
+
+    def bear(self, problem: Exception) -> None:
+        """Wait a moment before the next attempt; raise *problem* when there is to be none."""
+        if isinstance(problem, _HOPELESS) or time.monotonic() + self._pause_s >= self._deadline:
+            raise problem
+        time.sleep(self._pause_s)
+        self._pause_s = min(self._pause_s * 2, _LONGEST_PAUSE_S)
+
+
+def hand_over(wire: Wire, mails: Sequence[Parcel], attempts: Attempts) -> None:
+    """
+    Have RabbitMQ confirm all of *mails*, but for those that are too large for it.
+
+    Raises OSError or AMQPError when that does not succeed in time, and ConfigurationError when a queue has to be
+    declared and one of that name exists with other arguments.
+    """
+    while waiting := [mail for mail in mails if mail.is_open]:
+        attempts.open(wire)
+        try:
+            wire.publish(wire.unproven(waiting) or waiting)
+            for lane in {mail.lane for mail in waiting if mail.lane and mail.progress is Progress.UNROUTABLE}:
+                wire.declare_lane(lane)
+        except PreconditionFailed as exc:
+            _find_too_large(waiting, exc)
+        except BROKEN as exc:
+            attempts.bear(exc)
+
+
+def _find_too_large(mails: Sequence[Parcel], exc: PreconditionFailed) -> None:
+    found = _TOO_LARGE.search(exc.reply_text or "")
+    too_large = [mail for mail in mails if found and len(mail.body) > int(found[1])]
+    if not too_large:
+        raise exc
+    for mail in mails:
+        # RabbitMQ closed the channel at the first one, and says nothing about those after it
+        mail.progress = Progress.TOO_LARGE if mail in too_large else mail.progress
+
+
+def ask(wire: Wire, request: Parcel, correlation_id: str, attempts: Attempts) -> bytes | str:
+    """
+    Hand over an RPC *request* and return the body of the reply.
+
+    A connection that breaks while we wait is made again: the reply queue outlives it. Raises OSError or AMQPError when
+    no answer comes in time, Unavailable when no service has ever listened.
+    """
+    while True:
+        attempts.open(wire)
+        try:
+            wire.listen(correlation_id)
+            if request.is_open:
+                wire.publish([request])
+            if request.progress is Progress.CONFIRMED:
+                return wire.wait_for_reply()
+        except BROKEN as exc:
+            attempts.bear(exc)
+        else:
+            raise Unavailable("the mail service has never run in this virtual host: start it with `mail-service run`")
