@@ -7,6 +7,7 @@ that ``status`` knows the mail at once; if that fails, the worker that takes the
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -15,6 +16,7 @@ import eventlet
 
 from mail_service import message as messages
 from mail_service.amqp.mailqueue import MailQueue
+from mail_service.amqp.publisher import TooLarge
 from mail_service.amqp.rpc import Caller
 from mail_service.announcing import Announcer
 from mail_service.envelope import Envelope, derived_id, seal
@@ -46,7 +48,7 @@ class Acceptance:
         known = self._known(mail) if mail_may_be_known(options, caller) else None
         if known:
             return known.record()
-        self._queue.put(envelope)
+        self._put(envelope)
         self._make_known(mail)
         return {"id": mail.id, "status": str(Status.QUEUED)}
 
@@ -54,11 +56,21 @@ class Acceptance:
         """An answer for each, in order; one that cannot be used does not stop the others."""
         if not isinstance(items, list):
             raise InvalidMessage("messages", "has to be a list of messages")
-        # side by side, so that they share confirms and commits; in order, so that equal ids meet the one before
+        # side by side, so that they share confirms and commits; an id that comes again meets the one before it
         pool = eventlet.GreenPool(MOST_AT_ONCE)
-        return list(pool.imap(lambda numbered: self._submit_one(numbered[1], caller, numbered[0]), enumerate(items)))
+        latest: dict[str, Any] = {}
+        answers = []
+        for index, item in enumerate(items):
+            mail_id = _own_id(item)
+            before = latest.get(mail_id) if mail_id else None
+            answers.append(pool.spawn(self._submit_one, item, caller, index, before))
+            if mail_id:
+                latest[mail_id] = answers[-1]
+        return [answer.wait() for answer in answers]
 
-    def _submit_one(self, item: Any, caller: Caller, index: int) -> dict[str, Any]:
+    def _submit_one(self, item: Any, caller: Caller, index: int, before: Any) -> dict[str, Any]:
+        if before is not None:
+            before.wait()
         try:
             message, options = split(item)
             return self.submit(message, options, caller, index=index)
@@ -71,7 +83,7 @@ class Acceptance:
         envelope, mail = self._check(message, options, door="send", caller=caller, index=0)
         if mail_may_be_known(options, caller) and self._join(mail, caller):
             return
-        self._queue.put(replace(envelope, reply_to=caller.reply_to))
+        self._put(replace(envelope, reply_to=caller.reply_to))
         self._make_known(mail)
 
     def accept_event(self, payload: Any, fingerprint: str, *, redelivered: bool) -> None:
@@ -80,18 +92,18 @@ class Acceptance:
         envelope, mail = self._check(message, options, door="event", caller=Caller(reply_to=None), index=0)
         if options.get("id"):
             if not self._known(mail):
-                self._queue.put(envelope)
+                self._put(envelope)
                 self._make_known(mail)
             return
         mail_id = self._begin_intake(fingerprint, mail, redelivered=redelivered)
-        self._queue.put(replace(envelope, id=mail_id))
+        self._put(replace(envelope, id=mail_id))
         self._end_intake(mail_id)
 
-    def again(self, mail_id: str, payload: Any) -> Envelope:
-        """The envelope of an event that could not be used when it came. Raises InvalidMessage if it still cannot."""
-        message, options = split(payload)
-        envelope, _ = self._check(message, options, door="event", caller=Caller(reply_to=None), index=0)
-        return replace(envelope, id=mail_id)
+    def again(self, raw: Mail, content: bytes) -> tuple[Envelope, Mail]:
+        """Make a mail of what could not be used as one when it came. Raises InvalidMessage if it still cannot."""
+        message, options, door = _reread(content)
+        envelope, mail = self._check(message, options, door=door, caller=Caller(reply_to=None), index=0)
+        return replace(envelope, id=raw.id), replace(mail, id=raw.id, generation=raw.generation)
 
     def _check(
         self, message: Any, options: Mapping[str, Any], *, door: str, caller: Caller, index: int
@@ -120,6 +132,12 @@ class Acceptance:
             updated_at=envelope.submitted_at,
         )
         return envelope, mail
+
+    def _put(self, envelope: Envelope) -> None:
+        try:
+            self._queue.put(envelope)
+        except TooLarge as exc:
+            raise InvalidMessage("message", str(exc)) from exc
 
     def _known(self, mail: Mail) -> Mail | None:
         """The mail that has this id already. While the database is away it is the worker that finds a double."""
@@ -176,6 +194,29 @@ def split(item: Any) -> tuple[Any, Mapping[str, Any]]:
     if options is not None and not isinstance(options, dict):
         raise InvalidMessage("options", "has to be an object")
     return {name: value for name, value in item.items() if name != "options"}, options or {}
+
+
+def _reread(content: bytes) -> tuple[Any, Mapping[str, Any], str]:
+    """Message, options and door of an event's payload, or of what a client put into a lane itself."""
+    try:
+        envelope = Envelope.parse(content)
+    except InvalidMessage:
+        return *split(_payload(content)), "event"
+    return envelope.message, envelope.options, envelope.door
+
+
+def _payload(content: bytes) -> Any:
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError):
+        raise InvalidMessage("message", "is no JSON and cannot be replayed; discard it") from None
+
+
+def _own_id(item: Any) -> str | None:
+    """The id that the caller gave a message of ``submit_many``, as far as can be said before it is checked."""
+    options = item.get("options") if isinstance(item, dict) else None
+    mail_id = options.get("id") if isinstance(options, dict) else None
+    return mail_id if isinstance(mail_id, str) else None
 
 
 def _derived(caller: Caller, index: int) -> str | None:

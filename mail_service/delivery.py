@@ -48,6 +48,7 @@ _log = logging.getLogger(__name__)
 BUSY_MS = 1000
 #: A delay level may end this much early by the clocks of two hosts; not worth another round, milliseconds.
 EARLY_MS = 1000
+DOORS = ("send", "submit", "event")
 #: What a count in a header may be; PostgreSQL's integer ends at twice this.
 LARGEST_NUMBER = 1_000_000_000
 
@@ -108,7 +109,7 @@ def read(body: bytes, headers: Mapping[str, Any], *, redelivered: bool, settings
         mailer=options.mailer or "default",
         tenant=options.tenant,
         priority=options.priority or "normal",
-        door=envelope.door[:8],
+        door=envelope.door if envelope.door in DOORS else "submit",
         attempts=number(headers.get(topology.ATTEMPTS)),
         generation=number(headers.get(topology.GENERATION)),
         digest=message.digest(canonical),
@@ -331,11 +332,11 @@ class Courier:
             message.stamp(email, message_id=delivery.envelope.message_id, date=delivery.envelope.date)
             receipts = self._deadline.run(lambda: mailer.send(email, waiting, attempt=context.attempt))
             return _complete(receipts, waiting), None
-        except Backoff as backoff:
-            text = "the backend asked for a retry"
-            return _receipts(waiting, Diagnosis(kind=Kind.TRANSIENT, text=text, code="Backoff")), backoff
         except Exception as exc:
             error, stage = unwrap(exc)
+            if isinstance(error, Backoff):
+                text = "the backend asked for a retry"
+                return _receipts(waiting, Diagnosis(kind=Kind.TRANSIENT, text=text, code="Backoff")), error
             return _receipts(waiting, self.diagnose(error, replace(context, stage=stage))), None
 
     def diagnose(self, exc: BaseException, context: Context) -> Diagnosis:
@@ -377,7 +378,8 @@ def _remaining_ms(mail: Mail) -> int:
 
 def _traceback(exc: BaseException) -> str:
     try:
-        return "".join(traceback.format_exception(exc))[-8000:]
+        # an exception's text may be longer than all the rest
+        return "".join(piece[:2000] for piece in traceback.format_exception(exc))[-8000:]
     except Exception:
         return f"{type(exc).__name__} (its traceback cannot be printed)"
 

@@ -18,6 +18,7 @@ from typing import Any, Self
 from mail_service import clock, topology
 from mail_service.errors import InvalidMessage
 from mail_service.message import Options
+from mail_service.outcome import FINAL, is_state
 
 #: of the body's format: a reader accepts its own version and all before
 FORMAT = 1
@@ -104,23 +105,16 @@ class Envelope:
         if not isinstance(facts.get("v"), int) or not 1 <= facts["v"] <= FORMAT:
             raise InvalidMessage("body.v", f"is not a format this version reads (1 to {FORMAT})")
         _require(facts, {"id": str, "options": dict, "door": str, "submitted_at": str, "message_id": str, "date": str})
-        try:
-            clock.parse(facts["submitted_at"])
-            reply_to = facts.get("reply_to") and ReplyTo(
-                routing_key=str(facts["reply_to"][0]), correlation_id=str(facts["reply_to"][1])
-            )
-        except (ValueError, TypeError, LookupError) as exc:
-            raise InvalidMessage("body", f"has a malformed submitted_at or reply_to ({type(exc).__name__})") from None
         return cls(
             id=facts["id"],
             message=facts.get("message"),
             options=facts["options"],
             door=facts["door"],
-            submitted_at=facts["submitted_at"],
+            submitted_at=_time(facts["submitted_at"]),
             message_id=facts["message_id"],
             date=facts["date"],
-            reply_to=reply_to or None,
-            settled=facts["settled"] if isinstance(facts.get("settled"), dict) else {},
+            reply_to=_reply_to(facts.get("reply_to")),
+            settled=_settled(facts.get("settled")),
             unrecorded=facts["unrecorded"] if isinstance(facts.get("unrecorded"), list) else (),
         )
 
@@ -133,6 +127,39 @@ def _require(facts: Mapping[str, Any], types: Mapping[str, type]) -> None:
     for name in ("message_id", "date"):
         if len(facts[name]) > 500 or not (facts[name].isascii() and facts[name].isprintable()):
             raise InvalidMessage(f"body.{name}", "must be one line of ASCII")
+
+
+def _time(text: str) -> str:
+    """*text* as we write times: ISO 8601 allows fractions of any length, and any character between day and hour."""
+    try:
+        return clock.iso(clock.parse(text))
+    except (ValueError, OverflowError) as exc:
+        raise InvalidMessage("body.submitted_at", f"is no time ({type(exc).__name__})") from None
+
+
+def _reply_to(value: Any) -> ReplyTo | None:
+    """Where the caller waits; None for what AMQP cannot address, since the mail is no worse for it."""
+    if isinstance(value, list) and len(value) == 2 and all(is_address(part) for part in value):
+        return ReplyTo(routing_key=value[0], correlation_id=value[1])
+    return None
+
+
+def is_address(value: object) -> bool:
+    """Whether *value* can be a routing key or a correlation id: AMQP takes 255 bytes, databases no NUL."""
+    if not isinstance(value, str) or "\x00" in value:
+        return False
+    try:
+        return len(value.encode()) <= 255
+    except UnicodeEncodeError:
+        return False
+
+
+def _settled(value: Any) -> Mapping[str, Mapping[str, Any]]:
+    if value is None:
+        return {}
+    if not isinstance(value, dict) or not all(is_state(state, FINAL) for state in value.values()):
+        raise InvalidMessage("body.settled", "is not an object of recipients' final states")
+    return value
 
 
 def seal(

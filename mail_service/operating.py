@@ -5,7 +5,6 @@ What operators do with mails that failed or wait: put them back on their way, at
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -18,7 +17,7 @@ from mail_service.amqp.mailqueue import MailQueue
 from mail_service.envelope import Envelope
 from mail_service.errors import InvalidMessage, NotFound
 from mail_service.ledger import Ledger
-from mail_service.ledger.errorlog import ENTRY_STATUSES, FINAL_STATUSES, ErrorLog, Filter
+from mail_service.ledger.errorlog import ENTRY_STATUSES, FINAL_STATUSES, ErrorLog, Filter, is_text
 from mail_service.ledger.records import Mail
 from mail_service.mailers import Mailer
 from mail_service.outcome import Status
@@ -103,10 +102,10 @@ class Operator:
     def _put_back(self, mail: Mail, content: bytes) -> None:
         """The copy first: if nothing else happens, it reopens the mail by itself when it arrives."""
         mail = mail.reopened(mail.generation + 1)
-        try:
+        if mail.is_raw:
+            envelope, mail = self._acceptance.again(mail, content)
+        else:
             envelope = _restored(content, mail)
-        except InvalidMessage:
-            envelope = self._acceptance.again(mail.id, _payload(content))
         self._queue.put(envelope, mail, replay=True)
         self._error_log.put_back(mail)
 
@@ -116,15 +115,8 @@ def _restored(content: bytes, mail: Mail) -> Envelope:
     return replace(Envelope.parse(content), settled=accepted)
 
 
-def _payload(content: bytes) -> Any:
-    try:
-        return json.loads(content)
-    except (ValueError, RecursionError):
-        raise InvalidMessage("message", "is no JSON and cannot be replayed; discard it") from None
-
-
 def _id(value: Any) -> str:
-    if not isinstance(value, str) or not value:
+    if not is_text(value) or not value:
         raise InvalidMessage("id", "has to be a string that is not empty")
     return value
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -37,6 +38,16 @@ class Status(StrEnum):
 #: a mail in one of these is still on its way
 WAITING = frozenset({Status.QUEUED, Status.DEFERRED, Status.HELD})
 FINAL = frozenset(Status) - WAITING
+
+
+def is_state(value: object, statuses: Collection[Status] = frozenset(Status)) -> bool:
+    """Whether *value*, from outside, is a recipient's state as a record has it, in one of *statuses*."""
+    return (
+        isinstance(value, dict)
+        and value.keys() <= {"status", "message_id", "detail"}
+        and value.get("status") in set(statuses)
+        and all(isinstance(value.get(name), str | None) for name in ("message_id", "detail"))
+    )
 
 
 class Kind(StrEnum):

@@ -52,6 +52,8 @@ def settle(mail: Mail, receipts: Sequence[Receipt], *, on_unknown: str = "retry"
     The mail's own ``status`` and ``next_attempt_at`` are only set for Step.FINAL: a retry may still turn out to be
     expired.
     """
+    if on_unknown == "give_up":
+        receipts = [_given_up(receipt) for receipt in receipts]
     states = {receipt.address: _state(receipt, on_unknown) for receipt in receipts}
     deciding = max(
         (receipt.diagnosis for receipt in receipts),
@@ -83,10 +85,18 @@ _STATUS_OF = {
 }
 
 
+def _given_up(receipt: Receipt) -> Receipt:
+    """Nobody tries again, so that the outcome is unknown has to stand wherever the failure is shown."""
+    if receipt.diagnosis.kind != Kind.UNKNOWN:
+        return receipt
+    text = f"the outcome is unknown, it may have been accepted: {receipt.diagnosis.text}"
+    return replace(receipt, diagnosis=replace(receipt.diagnosis, text=text))
+
+
 def _state(receipt: Receipt, on_unknown: str) -> Mapping[str, Any]:
     kind, text = receipt.diagnosis.kind, receipt.diagnosis.text
     if kind == Kind.UNKNOWN and on_unknown == "give_up":
-        return recipient(Status.FAILED, detail=f"the outcome is unknown, it may have been accepted: {text}")
+        return recipient(Status.FAILED, detail=text)
     return recipient(_STATUS_OF[kind], message_id=receipt.message_id, detail=text or None)
 
 

@@ -26,7 +26,7 @@ from mail_service.errors import ConfigurationError
 from mail_service.ledger import Ledger, StoreDown
 from mail_service.ledger.database import Database
 from mail_service.ledger.errorlog import ErrorLog
-from mail_service.ledger.records import Change, Copy, Mail
+from mail_service.ledger.records import RAW, Change, Copy, Mail
 from mail_service.logs import quiet_the_stack
 from mail_service.mailers import Mailer, open_mailer
 from mail_service.mailers.django_backend import configure_django
@@ -139,7 +139,7 @@ class Runtime:
             id=str(uuid.uuid4()),
             status=Status(status),
             mailer="default",
-            door="raw",
+            door=RAW,
             generation=1,
             digest=hashlib.sha256(body).hexdigest(),
             submitted_at=moment,

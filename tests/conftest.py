@@ -15,10 +15,14 @@ from mail_service.local.rabbitmq import installed_or_install, private_node
 from mail_service.local.smtp_server import SmtpServer
 
 from .support import rabbitmq4 as debian_rabbitmq4
+from .support.messages import configure_django
 from .support.postgresql import NoPostgresql, Postgresql
 from .support.vhosts import ManagedVhosts, NodeVhosts, Vhosts
 
 VAR = Path(__file__).parents[1] / "var"
+
+# once for all tests of a process, whichever are collected first
+configure_django()
 
 
 def _unavailable(reason: str) -> NoReturn:

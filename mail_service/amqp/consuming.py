@@ -17,13 +17,14 @@ from functools import partial
 from typing import Any
 
 import eventlet
-from amqp.exceptions import AMQPError
+from amqp.exceptions import AMQPError, PreconditionFailed
 from eventlet.event import Event
 from kombu import Connection, Consumer
 from kombu.message import Message
 from nameko.messaging import QueueConsumer as NamekoQueueConsumer
 from nameko.messaging import QueueConsumerStopped
 
+from mail_service import topology
 from mail_service.amqp import connecting
 
 _log = logging.getLogger(__name__)
@@ -43,6 +44,14 @@ class QueueConsumer(NamekoQueueConsumer):
         self._pending: set[int] = set()
         self._connected = False
         self._stopping = False
+        #: The container is killed by the very greenlet that ended with an error: it lives on until that is done.
+        self._ended = False
+
+    def run(self, *args: Any, **kwargs: Any) -> None:
+        try:
+            super().run(*args, **kwargs)
+        finally:
+            self._ended = True
 
     @property
     def connection(self) -> Connection:
@@ -71,7 +80,15 @@ class QueueConsumer(NamekoQueueConsumer):
         for provider in self._providers:
             if declare := getattr(provider, "declare", None):
                 declare(channel.connection.client)
-            consumer = consumer_cls(queues=[provider.queue], on_message=partial(self.on_delivery, provider))
+            try:
+                consumer = consumer_cls(
+                    queues=[provider.queue],
+                    on_message=partial(self.on_delivery, provider),
+                    on_decode_error=partial(self._on_decode_error, provider),
+                )
+            except PreconditionFailed as exc:
+                # kombu would try again for ever, and nobody would know why nothing happens
+                raise topology.other_arguments(provider.queue, exc) from exc
             consumer.qos(prefetch_count=self.prefetch_count)
             self._consumers[provider] = consumer
         self._connected = True
@@ -90,6 +107,10 @@ class QueueConsumer(NamekoQueueConsumer):
             handle()
         else:
             self.container.spawn_managed_thread(handle, identifier=type(provider).__name__)
+
+    def _on_decode_error(self, provider: Any, message: Message, _exc: Exception) -> None:
+        """What cannot be decompressed is the provider's too, with its body as it came; kombu would drop it."""
+        self.on_delivery(provider, message)
 
     def ack_message(self, message: Message) -> None:
         self._settle(message, message.ack)
@@ -137,7 +158,7 @@ class QueueConsumer(NamekoQueueConsumer):
 
     @property
     def _finished(self) -> bool:
-        return self._gt is None or self._gt.dead
+        return self._gt is None or self._gt.dead or self._ended
 
     def stop(self) -> None:
         """Return when all consumers are cancelled and every message is settled, or the time for it is over."""

@@ -34,7 +34,7 @@ class LaneConsumer(Consumer):
         settings = self.runtime.settings
         levels: set[int] = set().union(*(levels_of(schedule) for schedule in settings.schedules.values()))
         topology.declare_all(connection, settings.event_sources, levels)
-        self.runtime.announcer.declare(connection)
+        super().declare(connection)
 
     def arguments(self, message: Message) -> tuple[Any, ...]:
         delivery = read(
@@ -84,6 +84,7 @@ class EventConsumer(Consumer):
     def declare(self, connection: Connection) -> None:
         """The queue, bound to every source."""
         topology.declare_events(connection, self.runtime.settings.event_sources)
+        super().declare(connection)
 
     def arguments(self, message: Message) -> tuple[Any, ...]:
         message.accept = {"application/json"}
@@ -106,6 +107,7 @@ class ParkedConsumer(Consumer):
     def declare(self, connection: Connection) -> None:
         """The queue."""
         topology.declare(connection, [topology.parked_queue()])
+        super().declare(connection)
 
     def handle_delivery(self, message: Message) -> None:
         self._spawn(self._log, message)

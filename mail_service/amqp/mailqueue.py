@@ -12,9 +12,13 @@ from mail_service.backoff import spread
 from mail_service.envelope import CONTENT_TYPE, Envelope
 from mail_service.ledger.records import Mail
 
+#: Bytes that a mail's later copies may be larger by than its first one: outcomes of recipients, and what the database
+#: could not take.
+ROOM_TO_GROW = 256 * 1024
+
 
 class MailQueue:
-    """All methods raise PublishFailed when the broker did not confirm."""
+    """All methods raise PublishFailed when the broker did not confirm, TooLarge when it never will."""
 
     def __init__(self, publisher: Publisher) -> None:
         self._publisher = publisher
@@ -25,19 +29,25 @@ class MailQueue:
         """A copy that is attempted as soon as a worker is free."""
         headers = copy_headers(envelope, mail) | ({topology.REPLAY: True} if replay else {})
         lane = envelope.lane
-        body, queue = envelope.body(), topology.lane_queue_name(lane)
+        body = envelope.body()
+        where: dict[str, Any] = {
+            "routing_key": topology.lane_queue_name(lane),
+            "headers": headers,
+            "message_id": envelope.id,
+            "room": ROOM_TO_GROW if mail is None else 0,
+        }
         try:
-            self._publish(body, routing_key=queue, headers=headers, message_id=envelope.id)
+            self._publish(body, **where)
         except Unroutable:
             self._publisher.declare(lambda connection: topology.declare_lane(connection, lane))
-            self._publish(body, routing_key=queue, headers=headers, message_id=envelope.id)
+            self._publish(body, **where)
 
-    def put_later(self, envelope: Envelope, mail: Mail, delay_ms: int, *, only_to_record: bool = False) -> None:
-        """A copy that comes back to its lane after *delay_ms*, never earlier."""
-        headers = copy_headers(envelope, mail)
-        if only_to_record:
-            headers[topology.STATE] = topology.STATE_LOG
+    def put_later(
+        self, envelope: Envelope, mail: Mail, delay_ms: int, *, more: Mapping[str, Any] | None = None
+    ) -> None:
+        """A copy that comes back to its lane after *delay_ms*, never earlier; *more* are headers that only it has."""
         queue = topology.lane_queue_name(envelope.lane)
+        headers = copy_headers(envelope, mail) | dict(more or {})
         self.delay(envelope.body(), queue=queue, delay_ms=delay_ms, headers=headers, message_id=envelope.id)
 
     def delay(

@@ -4,23 +4,33 @@ Publish with confirms, many at a time over one channel.
 kombu waits for one confirm before it publishes the next message. Here every greenlet publishes at once and waits for
 its own confirm only; one reader hands the confirms out. A publish either returns (the broker has it, durably, in a
 queue) or raises: it never hangs, and nothing it cannot route is dropped in silence.
+
+RabbitMQ answers a message that is too large by closing the channel, and with it everybody's confirms. So none is
+published.
 """
 
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import eventlet
 from amqp import Message
-from amqp.exceptions import AMQPError
+from amqp.exceptions import AMQPError, PreconditionFailed
 from eventlet.event import Event
 from eventlet.semaphore import Semaphore
 from kombu import Connection
 
 #: Longer than a usual memory alarm, which blocks publishers: giving up earlier only makes a second copy.
 CONFIRM_TIMEOUT_S = 15.0
+
+#: bytes: what a broker takes unless its ``max_message_size`` says otherwise, which no client can ask for
+_LARGEST_BEFORE_4 = 128 * 1024 * 1024
+_LARGEST = 16 * 1024 * 1024
+#: RabbitMQ 3.10: "message size 17 is larger than max size 16"; 4.0: "... larger than configured max size 16"
+_TOO_LARGE = re.compile(r"larger than .*?max size (\d+)")
 
 
 class PublishFailed(Exception):
@@ -29,6 +39,13 @@ class PublishFailed(Exception):
 
 class Unroutable(PublishFailed):
     """No queue is there to take the message."""
+
+
+class TooLarge(PublishFailed):
+    """The broker does not take messages of this size; nothing was published, and to repeat it would not help."""
+
+    def __init__(self, size: int, largest: int) -> None:
+        super().__init__(f"takes {size:,} bytes in a queue, and the broker takes at most {largest:,} (max_message_size)")
 
 
 class Publisher:
@@ -48,20 +65,22 @@ class Publisher:
         exchange: str = "",
         headers: Mapping[str, Any] | None = None,
         mandatory: bool = True,
+        room: int = 0,
         **properties: Any,
     ) -> None:
         """
         Hand *body* to the broker and wait until it is confirmed.
 
-        Raises Unroutable when no queue takes it (only if *mandatory*), PublishFailed when there is no confirm in time.
-        A connection that turns out to be dead is replaced once; the message is then published again.
+        Raises Unroutable when no queue takes it (only if *mandatory*), TooLarge when the broker would not take it with
+        *room* bytes more, PublishFailed when there is no confirm in time. A connection that turns out to be dead is
+        replaced once; the message is then published again.
         """
         message = Message(body, application_headers=dict(headers or {}), delivery_mode=2, **properties)
         with eventlet.Timeout(self._confirm_timeout_s, PublishFailed("no confirm in time")):
             try:
-                self._open_link().publish(message, exchange, routing_key, mandatory)
+                self._open_link(len(body) + room).publish(message, exchange, routing_key, mandatory)
             except _LinkDown:
-                self._open_link().publish(message, exchange, routing_key, mandatory)
+                self._open_link(len(body) + room).publish(message, exchange, routing_key, mandatory)
 
     def declare(self, declaration: Callable[[Connection], None]) -> None:
         """Run *declaration* on a connection of its own: the channel of the confirms has a reader already."""
@@ -77,13 +96,17 @@ class Publisher:
             self._link.fail(PublishFailed("the publisher was closed"))
             self._link = None
 
-    def _open_link(self) -> _Link:
+    def _open_link(self, size: int) -> _Link:
+        """Return the connection, if it takes a message of *size* bytes. Raises TooLarge."""
         with self._opening:
             if self._link is None or self._link.dead:
+                largest = self._link.refused_above if self._link else None
                 try:
-                    self._link = _Link(self._connect())
+                    self._link = _Link(self._connect(), largest)
                 except (OSError, AMQPError) as exc:
                     raise PublishFailed(f"the broker cannot be reached: {type(exc).__name__}") from exc
+            if size > self._link.largest:
+                raise TooLarge(size, self._link.largest)
             return self._link
 
 
@@ -94,10 +117,14 @@ class _LinkDown(PublishFailed):
 class _Link:
     """A connection, its channel, and those who wait for confirms on it."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, largest: int | None) -> None:
         connection.connect()
         self._kombu_connection = connection
         self._connection = connection.connection
+        #: bytes of the largest message that this broker takes, as far as we know
+        self.largest = largest or _largest(str(self._connection.server_properties.get("version", "")))
+        #: set to the true one when the broker ended this connection's channel because of a larger message
+        self.refused_above: int | None = None
         self._channel = self._connection.channel()
         self._channel.confirm_select()
         self._channel.events["basic_ack"].add(self._on_ack)
@@ -156,6 +183,8 @@ class _Link:
             while not self.dead:
                 self._connection.drain_events()
         except (OSError, AMQPError) as exc:
+            if isinstance(exc, PreconditionFailed) and (found := _TOO_LARGE.search(exc.reply_text or "")):
+                self.refused_above = int(found[1])
             self.fail(_LinkDown(type(exc).__name__))
 
     def _beat(self) -> None:
@@ -194,3 +223,8 @@ class _Link:
             if tag not in self._unroutable and (waiting_exchange, waiting_key) == (exchange, routing_key):
                 self._unroutable.add(tag)
                 return
+
+
+def _largest(version: str) -> int:
+    major = version.partition(".")[0]
+    return _LARGEST_BEFORE_4 if major.isdigit() and int(major) < 4 else _LARGEST

@@ -20,6 +20,7 @@ import traceback
 from typing import Any
 
 import eventlet
+from kombu import Connection
 from kombu.message import Message
 from nameko.exceptions import ContainerBeingKilled
 from nameko_amqp_retry import Backoff
@@ -93,10 +94,14 @@ class Consumer(StockConsumer):
     def runtime(self) -> Runtime:
         return runtime_of(self.container)
 
+    def declare(self, connection: Connection) -> None:
+        """What is published to when a message ends: an exchange that is not there would close everybody's channel."""
+        self.runtime.announcer.declare(connection)
+
     def handle_delivery(self, message: Message) -> None:
         """Read the message and start a worker for it; never raises."""
         try:
-            if (message.headers or {}).get(topology.STATE) == topology.STATE_LOG:
+            if self._is_kept(message):
                 self._spawn(self._store_again, message)
                 return
             arguments = self.arguments(message)
@@ -116,6 +121,12 @@ class Consumer(StockConsumer):
             )
         except ContainerBeingKilled:
             self.queue_consumer.requeue_message(message)
+
+    @staticmethod
+    def _is_kept(message: Message) -> bool:
+        """Whether `_keep` sent it. A lane's own copies that are only to be recorded carry the record, and no status."""
+        headers = message.headers or {}
+        return headers.get(topology.STATE) == topology.STATE_LOG and topology.STATUS in headers
 
     def arguments(self, message: Message) -> tuple[Any, ...]:
         """What the handler is called with. Raises for a body that cannot be used."""

@@ -7,6 +7,7 @@ answer. Here every request is answered if it says where to, and none ends the se
 
 from __future__ import annotations
 
+import inspect
 import json
 import logging
 from dataclasses import dataclass
@@ -14,13 +15,13 @@ from typing import Any
 
 import eventlet
 from kombu.message import Message
-from nameko.exceptions import BadRequest, ContainerBeingKilled, MalformedRequest
+from nameko.exceptions import BadRequest, ContainerBeingKilled, IncorrectSignature, MalformedRequest
 from nameko.rpc import Rpc as NamekoRpc
 from nameko.rpc import RpcConsumer as NamekoRpcConsumer
 
 from mail_service.amqp.consuming import QueueConsumer
-from mail_service.amqp.publisher import PublishFailed
-from mail_service.envelope import ReplyTo
+from mail_service.amqp.publisher import PublishFailed, TooLarge
+from mail_service.envelope import ReplyTo, is_address
 from mail_service.errors import InvalidMessage, MailServiceError, Unavailable
 from mail_service.ledger import StoreDown
 from mail_service.wiring import runtime_of
@@ -91,9 +92,10 @@ def _arguments(message: Message) -> tuple[list[Any], dict[str, Any]]:
 def caller_of(message: Message) -> Caller:
     """Who sent *message*, and whether it may have been worked on already."""
     routing_key = message.properties.get("reply_to")
-    correlation_id = message.properties.get("correlation_id")
+    correlation_id = message.properties.get("correlation_id") or ""
+    reachable = routing_key and is_address(routing_key) and is_address(correlation_id)
     return Caller(
-        reply_to=ReplyTo(routing_key=routing_key, correlation_id=correlation_id or "") if routing_key else None,
+        reply_to=ReplyTo(routing_key=routing_key, correlation_id=correlation_id) if reachable else None,
         redelivered=bool(message.delivery_info.get("redelivered")),
     )
 
@@ -110,6 +112,8 @@ def _public(exc: BaseException | None) -> Exception | None:
     """The database's own words are not for callers."""
     if isinstance(exc, StoreDown):
         return Unavailable("the database cannot be reached now; try again later")
+    if isinstance(exc, TooLarge):
+        return InvalidMessage("message", str(exc))
     if isinstance(exc, PublishFailed):
         return Unavailable("the broker did not confirm; try again with the same id")
     return exc if isinstance(exc, Exception) or exc is None else RuntimeError(type(exc).__name__)
@@ -124,12 +128,24 @@ class Rpc(NamekoRpc):
         kwargs.setdefault("expected_exceptions", (MailServiceError, BadRequest))
         super().__init__(**kwargs)
 
+    def check_signature(self, args: list[Any], kwargs: dict[str, Any]) -> None:
+        """Raise InvalidMessage, which names the argument, where nameko has an error of its own."""
+        try:
+            super().check_signature(args, kwargs)
+        except IncorrectSignature as exc:
+            known = inspect.signature(getattr(self.container.service_cls, self.method_name)).parameters
+            unknown = next((name for name in kwargs if name not in known), None)
+            if unknown is None:
+                raise InvalidMessage("arguments", str(exc)) from exc
+            raise InvalidMessage(unknown[:100], f"there is no such argument of {self.method_name}") from exc
+
     def start_worker(self, arguments: list[Any], keywords: dict[str, Any], message: Message) -> None:
         """Run the method in a worker."""
 
         def handle_result(_worker_ctx: Any, result: Any, exc_info: Any) -> tuple[Any, Any]:
             exc = exc_info[1] if exc_info else None
-            if isinstance(exc, PublishFailed) and caller_of(message).reply_to is None:
+            unconfirmed = isinstance(exc, PublishFailed) and not isinstance(exc, TooLarge)
+            if unconfirmed and caller_of(message).reply_to is None:
                 self.rpc_consumer.give_back(message)
             else:
                 self.rpc_consumer.answer(message, result, exc)

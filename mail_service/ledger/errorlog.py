@@ -58,7 +58,7 @@ class Filter:
                 raise InvalidMessage(name, "is no filter" + (f"; did you mean {near[0]}?" if near else ""))
         given = {name: value for name, value in filters.items() if value is not None}
         for name in ("mailer", "recipient", "tenant", "after"):
-            if name in given and not isinstance(given[name], str):
+            if name in given and not is_text(given[name]):
                 raise InvalidMessage(name, "has to be a string")
         return cls(
             **{name: given[name] for name in ("mailer", "recipient", "tenant", "after") if name in given},
@@ -67,6 +67,19 @@ class Filter:
             until=_time("until", given.get("until")),
             limit=_limit(given.get("limit")),
         )
+
+
+def is_text(value: Any) -> bool:
+    """Whether *value* is a string that every database takes: none has NUL or half a surrogate pair."""
+    return isinstance(value, str) and "\x00" not in value and _is_encodable(value)
+
+
+def _is_encodable(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _statuses(value: Any) -> tuple[str, ...] | None:
@@ -251,6 +264,12 @@ def _put_back_all(connection: Connection, mails: Sequence[Mail]) -> list[None]:
                 deaths=mail.deaths,
                 generation=mail.generation,
                 recipients=json.dumps(mail.recipients, separators=(",", ":")),
+                # what could not be read as a mail before is one now
+                mailer=mail.mailer,
+                tenant=mail.tenant,
+                priority=mail.priority,
+                door=mail.door,
+                digest=mail.digest,
                 error=mail.error,
                 next_attempt_at=mail.next_attempt_at,
                 updated_at=clock.now_iso(),

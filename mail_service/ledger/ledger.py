@@ -128,7 +128,8 @@ class Ledger:
             return Granted(mail=copy.mail)
         mail = row.mail
         if mail.digest != copy.mail.digest:
-            return OtherMail()
+            becomes = mail.is_raw and copy.replay and copy.mail.generation > mail.generation
+            return Granted(mail=copy.mail) if becomes else OtherMail()
         if row.owner is not None:
             return self._decide_owned(row, copy)
         newest = max(mail.generation, copy.mail.generation)
@@ -235,13 +236,19 @@ def _insert_absent(connection: Connection, mails: Iterable[Mail], **more: Any) -
     return set(connection.execute(statement, values).scalars())
 
 
+#: what a claim may change: a replay begins anew, and may make a mail of what was none
+_CLAIMED_COLUMNS = (
+    *("status", "attempts", "deaths", "generation", "recipients", "error"),
+    *("mailer", "tenant", "priority", "door", "digest"),
+)
+
 _take = (
     sa.update(tables.mail)
     .where(tables.mail.c.id == sa.bindparam("key"))
     .values(
         {
             name: sa.bindparam(f"new_{name}")
-            for name in ("status", "attempts", "deaths", "generation", "recipients", "error", "owner", "owned_until")
+            for name in (*_CLAIMED_COLUMNS, "owner", "owned_until")
         }
     )
 )
@@ -254,10 +261,7 @@ def _take_over(connection: Connection, mails: Iterable[Mail], me: str, until: st
         values.append(
             {
                 "key": mail.id,
-                **{
-                    f"new_{name}": columns[name]
-                    for name in ("status", "attempts", "deaths", "generation", "recipients", "error")
-                },
+                **{f"new_{name}": columns[name] for name in _CLAIMED_COLUMNS},
                 "new_owner": me,
                 "new_owned_until": until,
             }

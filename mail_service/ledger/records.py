@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Self
 
-from mail_service.outcome import FINAL, Status
+from mail_service.outcome import FINAL, Status, is_state
+
+
+#: the ``door`` of what could not be used when it came
+RAW = "raw"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +49,11 @@ class Mail:
             "next_attempt_at": self.next_attempt_at,
             "error": self.error,
         }
+
+    @property
+    def is_raw(self) -> bool:
+        """The entry of a message that could not be read as a mail; a replay may make it one."""
+        return self.door == RAW
 
     @property
     def open_recipients(self) -> list[str]:
@@ -105,7 +114,38 @@ class Change:
         """Raises TypeError, KeyError or ValueError for what `to_json` did not make."""
         mail = Mail(**{**facts["mail"], "status": Status(facts["mail"]["status"])})
         attempt = Attempt(**facts["attempt"]) if facts["attempt"] else None
+        for part in (mail, attempt):
+            _check(part)
         return cls(mail=mail, attempt=attempt, content=content)
+
+
+#: Characters of a text that has a column of its own length, and what a count may be: PostgreSQL refuses more.
+_LONGEST = {"door": 8, "priority": 8, "status": 12, "diagnosis": 16, "digest": 64} | dict.fromkeys(
+    ("at", "submitted_at", "updated_at", "next_attempt_at"), 32
+)
+_LARGEST = 2_000_000_000
+
+
+def _check(part: Mail | Attempt | None) -> None:
+    """Raise ValueError for a value of another type, or one that no database takes."""
+    for field_ in fields(part) if part else ():
+        value = getattr(part, field_.name)
+        if field_.name == "recipients":
+            sound = isinstance(value, dict) and all(map(is_state, value.values()))
+        elif field_.type == "int":
+            sound = isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _LARGEST
+        elif field_.name in ("error", "text"):
+            sound = isinstance(value, str) or (value is None and field_.name == "error")
+        else:
+            optional = value is None and "None" in str(field_.type)
+            sound = optional or (isinstance(value, str) and _fits(value, _LONGEST.get(field_.name, 200)))
+        if not sound:
+            raise ValueError(field_.name)
+
+
+def _fits(text: str, longest: int) -> bool:
+    # an unpaired surrogate makes encode raise a UnicodeEncodeError, which is a ValueError
+    return len(text) <= longest and b"\x00" not in text.encode()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

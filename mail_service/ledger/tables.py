@@ -77,6 +77,6 @@ waiter = Table(
     "waiter",
     metadata,
     Column("mail_id", String(200), primary_key=True),
-    Column("routing_key", String(200), primary_key=True),
-    Column("correlation_id", String(200), primary_key=True),
+    Column("routing_key", String(255), primary_key=True),
+    Column("correlation_id", String(255), primary_key=True),
 )

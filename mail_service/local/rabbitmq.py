@@ -112,6 +112,9 @@ def main(argv: Sequence[str]) -> int:
         try:
             with broker(Path("var"), lasting=True) as found:
                 print(f"RabbitMQ: {found.origin}", file=sys.stderr, flush=True)
+                if argv and found.node:
+                    # the address of a node of ours is another one each time, and its password no secret
+                    print(f"For other terminals: export AMQP_URI={found.amqp_uri}", file=sys.stderr, flush=True)
                 return ended.run(argv, found.amqp_uri) if argv else ended.wait(found.amqp_uri)
         except _Ended:
             return 0

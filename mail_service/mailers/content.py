@@ -29,6 +29,9 @@ ANYMAIL_FIELDS: Final = (
     "esp_extra",
 )
 
+#: with one of these, even an empty one, Anymail sends each recipient in ``to`` a mail that does not show the others
+_BATCH_FIELDS: Final = frozenset({"merge_data", "merge_headers", "merge_metadata"})
+
 _LONE_LINE_END = re.compile(rb"\r(?!\n)|(?<!\r)\n")
 
 
@@ -88,10 +91,16 @@ def envelope_sender(message: Email) -> str:
 
 def require_expressible(message: Email, mailer: str, fields: Iterable[str], *, expresses: Collection[str] = ()) -> None:
     """Raise CannotExpress when one of *fields* is set on *message*. A mail is never sent without what it asks for."""
-    found = [field for field in fields if field not in expresses and is_set(getattr(message, field, None))]
+    found = [field for field in fields if field not in expresses and _asks_for(message, field)]
     if found:
         names = ", ".join(found)
         raise CannotExpress(f"mailer {mailer!r} cannot express {names}: use an Anymail backend, or leave it out")
+
+
+def _asks_for(message: Email, field: str) -> bool:
+    """Whether *message* needs *field*. An empty one of the merge fields still asks for a mail of its own to each."""
+    value = getattr(message, field, None)
+    return is_set(value) or (field in _BATCH_FIELDS and isinstance(value, dict) and len(message.to) > 1)
 
 
 def is_set(value: object) -> bool:

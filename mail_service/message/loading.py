@@ -132,22 +132,24 @@ def stamp(email: EmailMessage, *, message_id: str, date: str) -> None:
     Make the MIME message that *email* builds carry these two headers, unless the program has given its own.
 
     Django makes new ones each time ``message()`` is called; with these every attempt sends the same. ``extra_headers``,
-    which a backend for an API reads, stays as it is.
+    which a backend for an API reads, stays as it is, and so do the bytes of a message that came with its own MIME.
 
     Args:
         message_id: With angle brackets.
         date: As RFC 5322, 3.3 has it, such as ``email.utils.format_datetime`` returns.
     """
+    if hasattr(email, "carried_mime"):
+        # these very bytes are what its program wants sent
+        return
     build = email.message
     own = {name.lower() for name in email.extra_headers}
-    is_carried = hasattr(email, "carried_mime")
 
     def message(*args: Any, **options: Any) -> Any:
         made = build(*args, **options)
         for name, value in (("Message-ID", message_id), ("Date", date)):
             if name not in made:
                 made[name] = value
-            elif name.lower() not in own and not is_carried:
+            elif name.lower() not in own:
                 made.replace_header(name, value)
         return made
 

@@ -12,7 +12,7 @@ from django.conf import settings
 def configure_django() -> None:
     """Give Django settings, once, for tests that build real messages."""
     if not settings.configured:
-        settings.configure(TIME_ZONE="America/Chicago", USE_TZ=True)
+        settings.configure(TIME_ZONE="America/Chicago", USE_TZ=True, USE_I18N=False)
 
 
 def a_message(**changes: Any) -> dict[str, Any]:

@@ -39,9 +39,7 @@ class Rpc:
         self._timeout_s = timeout_s
         self._service = service
         self._replies: dict[str, dict[str, Any]] = {}
-        self._connection = kombu.Connection(
-            amqp_uri, connect_timeout=10, transport_options={"confirm_publish": True}
-        )
+        self._connection = kombu.Connection(amqp_uri, connect_timeout=10, transport_options={"confirm_publish": True})
         self._connection.connect()
         self._key = str(uuid.uuid4())
         channel = self._connection.channel()

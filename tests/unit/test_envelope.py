@@ -81,13 +81,17 @@ def changed(**changes: Any) -> bytes:
         pytest.param(changed(message_id="<a@b>\r\nBcc: c@d"), id="a header in the Message-ID"),
         pytest.param(changed(date="now\nX: y"), id="a header in the Date"),
         pytest.param(changed(submitted_at="yesterday"), id="no time"),
-        pytest.param(changed(reply_to=7), id="nowhere to reply to"),
         pytest.param(changed(options=[]), id="options that are no object"),
     ],
 )
 def test_what_is_no_envelope_is_refused(body: bytes) -> None:
     with pytest.raises(InvalidMessage):
         Envelope.parse(body)
+
+
+@pytest.mark.parametrize("nowhere", [7, [], ["r"], ["r", 7], ["r" * 256, "c"], ["r\x00", "c"]])
+def test_a_caller_who_cannot_be_answered_does_not_spoil_the_mail(nowhere: object) -> None:
+    assert Envelope.parse(changed(reply_to=nowhere)).reply_to is None
 
 
 @given(st.binary(max_size=200) | st.recursive(st.none() | st.text() | st.integers(), st.lists).map(json.dumps))

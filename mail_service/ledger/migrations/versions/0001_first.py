@@ -58,8 +58,8 @@ def upgrade() -> None:
     op.create_table(
         "waiter",
         sa.Column("mail_id", sa.String(200), primary_key=True),
-        sa.Column("routing_key", sa.String(200), primary_key=True),
-        sa.Column("correlation_id", sa.String(200), primary_key=True),
+        sa.Column("routing_key", sa.String(255), primary_key=True),
+        sa.Column("correlation_id", sa.String(255), primary_key=True),
     )
 
 
