@@ -14,6 +14,7 @@ from typing import Any
 
 import eventlet
 
+from mail_service import clock
 from mail_service import message as messages
 from mail_service.amqp.mailqueue import MailQueue
 from mail_service.amqp.publisher import TooLarge
@@ -130,6 +131,7 @@ class Acceptance:
             recipients={address: recipient(Status.QUEUED) for address in messages.recipients(canonical)},
             submitted_at=envelope.submitted_at,
             updated_at=envelope.submitted_at,
+            next_attempt_at=_due(canonical),
         )
         return envelope, mail
 
@@ -179,6 +181,12 @@ class Acceptance:
             self._ledger.end_intake(mail_id)
         except StoreDown:
             return
+
+
+def _due(canonical: dict[str, Any]) -> str | None:
+    """When a mail with ``send_at`` is attempted, if that is still to come."""
+    moment = messages.send_at(canonical)
+    return clock.iso(moment) if moment and moment > clock.now() else None
 
 
 def mail_may_be_known(options: Mapping[str, Any], caller: Caller) -> bool:

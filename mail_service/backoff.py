@@ -8,7 +8,7 @@ whose ``x-death`` is made from our own header, and every Backoff subclass counts
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from nameko_amqp_retry import Backoff
@@ -87,15 +87,19 @@ def spread(delay_ms: float, draw: float) -> int:
     return int(delay_ms * (1 + JITTER * draw))
 
 
+#: retries of a schedule whose levels are declared at start; those of later ones are declared when they are first used
+_FORESEEN = 1000
+
+
 def levels_of(schedule: Schedule) -> set[int]:
     """The delay levels that *schedule* can need with any jitter, in milliseconds; they are declared at start."""
-    delays: set[int] = set()
     backoff = backoff_class(schedule)
-    for index in range(200):
-        delay_ms = backoff.get_next_schedule_item(index)
-        if delay_ms in delays:
-            break
-        delays.add(delay_ms)
+    delays = {backoff.get_next_schedule_item(index) for index in range(min(schedule.limit or _FORESEEN, _FORESEEN))}
+    return levels_for(delays)
+
+
+def levels_for(delays: Iterable[float]) -> set[int]:
+    """The delay levels that *delays*, in milliseconds, can need with any jitter."""
     return {
         level
         for delay_ms in delays

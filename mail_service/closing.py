@@ -26,9 +26,9 @@ from mail_service.delivery import Delivery, Dropped, Misplaced, Postponed, Tried
 from mail_service.envelope import Envelope, ReplyTo
 from mail_service.errors import Conflict
 from mail_service.ledger import Ledger, StoreDown
-from mail_service.ledger.records import Change, Mail
+from mail_service.ledger.records import Attempt, Change, Mail
 from mail_service.logs import say
-from mail_service.outcome import Status
+from mail_service.outcome import Kind, Status
 from mail_service.settings import Settings
 from mail_service.settling import Step, ended, expired, waiting
 
@@ -92,6 +92,8 @@ class Desk:
             self._check_expiry(delivery, delay_ms)
         except Backoff.Expired as exc:
             self._finish(delivery, replace(change, mail=expired(change.mail, str(exc))))
+        except Exception as exc:  # noqa: BLE001 - a backend's own Backoff may have mistakes
+            self._finish(delivery, _broken_off(change, exc))
         else:
             self._continue(delivery, change, Status.DEFERRED, delay_ms)
 
@@ -125,6 +127,7 @@ class Desk:
             if envelope.unrecorded:
                 raise
             self._queue.put_later(replace(delivery.envelope, unrecorded=()), mail, delay_ms)
+        self._ledger.carried(mail.id)
         self._announcer.change(mail, callers)
 
     def _finish(self, delivery: Delivery, change: Change) -> None:
@@ -151,6 +154,7 @@ class Desk:
         carrier = replace(envelope.without_reply(), unrecorded=[*envelope.unrecorded, change.to_json()])
         more = {topology.STATE: topology.STATE_LOG}
         self._queue.put_later(carrier, change.mail, CARRY_MS, more=more)
+        self._ledger.carried(change.mail.id)
 
     def _drop(self, delivery: Delivery, mail: Mail) -> None:
         """Another copy does the work; whoever waits for this one waits for that one."""
@@ -172,9 +176,7 @@ class Desk:
 
     def _fail(self, delivery: Delivery, problem: BaseException) -> None:
         """Something raised that nobody foresaw; the mail is not tried again."""
-        text = "".join(traceback.format_exception(problem))[-8000:]
-        change = self._untried(delivery)
-        self._finish(delivery, replace(change, mail=ended(change.mail, Status.FAILED, text)))
+        self._finish(delivery, _broken_off(self._untried(delivery), problem))
 
     def _untried(self, delivery: Delivery) -> Change:
         return Change(mail=_counted(self._known(delivery)), content=_content(delivery))
@@ -194,6 +196,21 @@ class Desk:
         except StoreDown:
             self._carry(envelope, change)
         self._announcer.change(mail, [])
+
+
+def _broken_off(change: Change, problem: BaseException) -> Change:
+    """The mail has failed; the traceback stands with the attempt, and a sentence where people look first."""
+    sentence = f"{type(problem).__name__} was raised outside the mailer; the attempt has its traceback"
+    mail = ended(change.mail, Status.FAILED, sentence)
+    attempt = Attempt(
+        at=mail.updated_at,
+        mailer=mail.mailer,
+        diagnosis=str(Kind.PERMANENT),
+        text="".join(traceback.format_exception(problem))[-8000:],
+        milliseconds=change.attempt.milliseconds if change.attempt else 0,
+        recipients=mail.recipients,
+    )
+    return replace(change, mail=mail, attempt=attempt)
 
 
 def _counted(mail: Mail) -> Mail:

@@ -216,7 +216,7 @@ class Courier:
 
     def _wait_for_send_at(self, delivery: Delivery) -> int:
         """Milliseconds until ``send_at``, 0 when it has come or the mailer's provider waits itself."""
-        moment = message.send_at(delivery.canonical)
+        moment = message.send_at(dict(delivery.canonical))
         mailer = self._mailers(delivery.mail.mailer)
         if moment is None or (mailer and mailer.keeps_send_at):
             return 0
@@ -282,12 +282,12 @@ class Courier:
             at=at,
             mailer=mail.mailer,
             diagnosis=str(settled.diagnosis.kind),
-            text=settled.diagnosis.text,
+            text="\n".join(filter(None, [settled.diagnosis.text, settled.diagnosis.trace])),
             milliseconds=round(seconds * 1000),
             recipients={receipt.address: settled.mail.recipients[receipt.address] for receipt in receipts},
         )
         tried = Tried(settled=settled, change=self._change(delivery, settled.mail, attempt))
-        _log_attempt(tried, number_of=mail.attempts + 1, seconds=seconds)
+        _log_attempt(tried, number_of=mail.attempts + 1, seconds=seconds, again=mail.status == Status.HELD)
         if settled.step == Step.RETRY:
             raise self._backoff(delivery, settled, backoff, tried)
         return tried
@@ -340,16 +340,15 @@ class Courier:
             return _receipts(waiting, self.diagnose(error, replace(context, stage=stage))), None
 
     def diagnose(self, exc: BaseException, context: Context) -> Diagnosis:
-        """
-        The classifier's word. A classifier that raises is a permanent failure with both tracebacks, never a stall.
-        """
+        """The classifier's word. One that raises is a permanent failure with both tracebacks, never a stall."""
         try:
             diagnosis = _expect_diagnosis(self._classify(exc, context))
         except Exception as second:
-            text = f"the classifier failed: {_traceback(second)}\nwhile it looked at: {_traceback(exc)}"
-            return Diagnosis(kind=Kind.PERMANENT, text=text, code="classifier")
+            text = f"the classifier failed ({type(second).__name__}) while it looked at {type(exc).__name__}"
+            trace = f"{_traceback(second)}\nwhile it looked at:\n{_traceback(exc)}"
+            return Diagnosis(kind=Kind.PERMANENT, text=text, trace=trace, code="classifier")
         if diagnosis.kind == Kind.PERMANENT and not diagnosis.code.startswith(("smtp", "http")):
-            return replace(diagnosis, text=f"{diagnosis.text}\n{_traceback(exc)}".strip())
+            return replace(diagnosis, trace=_traceback(exc))
         return diagnosis
 
 
@@ -384,12 +383,13 @@ def _traceback(exc: BaseException) -> str:
         return f"{type(exc).__name__} (its traceback cannot be printed)"
 
 
-def _log_attempt(tried: Tried, *, number_of: int, seconds: float) -> None:
+def _log_attempt(tried: Tried, *, number_of: int, seconds: float, again: bool) -> None:
+    """One line. ERROR calls somebody who has to act: once for a held mail, not at each look."""
     settled = tried.settled
     verdict = {Step.RETRY: "deferred", Step.HOLD: "held"}.get(settled.step) or str(settled.mail.status)
     level = logging.INFO if settled.diagnosis.kind == Kind.ACCEPTED else logging.WARNING
     if settled.diagnosis.kind == Kind.CONFIGURATION:
-        level = logging.ERROR
+        level = logging.INFO if again else logging.ERROR
     say(
         _log,
         level,

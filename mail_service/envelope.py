@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from email.utils import format_datetime
-from typing import Any, Self
+from typing import Any, Self, TypeGuard
 
 from mail_service import clock, topology
 from mail_service.errors import InvalidMessage
@@ -144,7 +144,7 @@ def _reply_to(value: Any) -> ReplyTo | None:
     return None
 
 
-def is_address(value: object) -> bool:
+def is_address(value: object) -> TypeGuard[str]:
     """Whether *value* can be a routing key or a correlation id: AMQP takes 255 bytes, databases no NUL."""
     if not isinstance(value, str) or "\x00" in value:
         return False

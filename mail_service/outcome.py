@@ -74,6 +74,8 @@ class Diagnosis:
     kind: Kind
     #: one sentence for people: the server's reply, or the exception's text. May contain addresses: never logged.
     text: str = ""
+    #: the traceback of what nobody foresaw; stands with the attempt in the error log, and nowhere else
+    trace: str = ""
     #: a short machine word without addresses, fit for logs: ``smtp 450 4.2.1``, ``TimeoutError``
     code: str = ""
     #: seconds the other side asked us to wait, or None

@@ -19,7 +19,7 @@ from __future__ import annotations
 import bisect
 from collections.abc import Iterable
 
-from amqp.exceptions import PreconditionFailed
+from amqp.exceptions import NotFound, PreconditionFailed
 from kombu import Connection, Exchange, Queue
 
 from mail_service.errors import ConfigurationError
@@ -142,6 +142,16 @@ def declare_lane(connection: Connection, lane: str) -> None:
 def declare_delays(connection: Connection, levels_ms: Iterable[int]) -> None:
     """The delay levels *levels_ms*. Raises ConfigurationError, naming the queue."""
     declare(connection, [delay_queue(level) for level in sorted(set(levels_ms))])
+
+
+def is_declared(connection: Connection, level_ms: int) -> bool:
+    """Whether the delay level is there already."""
+    try:
+        with connection.channel() as channel:
+            channel.queue_declare(delay_name(level_ms), passive=True)
+    except NotFound:
+        return False
+    return True
 
 
 def declare_events(connection: Connection, sources: Iterable[str]) -> None:

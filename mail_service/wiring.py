@@ -20,9 +20,9 @@ from mail_service.amqp.publisher import Publisher
 from mail_service.announcing import Announcer
 from mail_service.closing import Desk
 from mail_service.deadline import Deadline
-from mail_service.delivery import Courier
+from mail_service.delivery import Courier, read
 from mail_service.envelope import Envelope
-from mail_service.errors import ConfigurationError
+from mail_service.errors import ConfigurationError, InvalidMessage
 from mail_service.ledger import Ledger, StoreDown
 from mail_service.ledger.database import Database
 from mail_service.ledger.errorlog import ErrorLog
@@ -31,7 +31,7 @@ from mail_service.logs import quiet_the_stack
 from mail_service.mailers import Mailer, open_mailer
 from mail_service.mailers.django_backend import configure_django
 from mail_service.outcome import Status
-from mail_service.settings import check_imports, load_settings
+from mail_service.settings import Settings, check_imports, load_settings
 from mail_service.settling import ended
 
 _log = logging.getLogger(__name__)
@@ -87,6 +87,7 @@ class Runtime:
         quiet_the_stack()
         self.settings = load_settings(config)
         configure_django()
+        _name_what_does_nothing_yet(self.settings)
         if mistakes := check_imports(self.settings):
             raise ConfigurationError("\n".join(mistakes))
         self.config = config
@@ -121,6 +122,7 @@ class Runtime:
         """Let what is in flight finish, for a while."""
         if not self.patient_ledger.stopping:
             self.patient_ledger.stopping = True
+            self.publisher.hurry()
             eventlet.spawn_after(CUT_SHORT_AFTER_S, self.deadline.cut_short)
 
     def close(self) -> None:
@@ -130,19 +132,41 @@ class Runtime:
         for mailer in self.mailers.values():
             mailer.close()
 
-    def log_raw(self, body: bytes, *, status: str, error: str) -> Mail:
+    def log_refused(self, body: bytes, *, status: str, error: str) -> None:
+        """
+        Make an error-log entry of what was in a lane and cannot be used, under the id that whoever put it there knows.
+
+        A mail of that id is the same one if it was accepted at the same moment. Raises StoreDown.
+        """
+        try:
+            envelope = Envelope.parse(body)
+        except InvalidMessage:
+            self.log_raw(body, status=status, error=error)
+            return
+        known = self.ledger.find(envelope.id)
+        if known is None:
+            self.log_raw(body, status=status, error=error, envelope=envelope)
+        elif known.submitted_at != envelope.submitted_at:
+            self.log_raw(body, status=status, error=error)
+        elif not known.status.is_final:
+            mail = ended(known, Status(status), error)
+            mail = replace(mail, generation=mail.generation + 1, updated_at=clock.now_iso())
+            self.ledger.record(Change(mail=mail, content=body))
+            self.announcer.change(mail, [])
+
+    def log_raw(self, body: bytes, *, status: str, error: str, envelope: Envelope | None = None) -> Mail:
         """
         Make an error-log entry of a message that is no mail, or can no longer be treated as one. Raises StoreDown.
         """
         moment = clock.now_iso()
         mail = Mail(
-            id=str(uuid.uuid4()),
+            id=envelope.id if envelope else str(uuid.uuid4()),
             status=Status(status),
             mailer="default",
             door=RAW,
             generation=1,
             digest=hashlib.sha256(body).hexdigest(),
-            submitted_at=moment,
+            submitted_at=envelope.submitted_at if envelope else moment,
             updated_at=moment,
             error=error,
         )
@@ -161,9 +185,10 @@ class Runtime:
             self.log_raw(body, status="failed", error=error)
 
     def _log_parked_mail(self, body: bytes, error: str) -> None:
-        envelope = Envelope.parse(body)
-        mail = self.ledger.find(envelope.id)
-        if mail is None:
+        copy = read(body, {}, redelivered=True, settings=self.settings)
+        mail, envelope = self.ledger.find(copy.mail.id) or copy.mail, copy.envelope
+        if mail.digest != copy.mail.digest:
+            # another mail has this id
             self.log_raw(body, status="failed", error=error)
         elif not mail.status.is_final:
             mail = replace(
@@ -181,6 +206,20 @@ class Runtime:
 
 
 _runtimes: dict[int, Runtime] = {}
+
+
+def _name_what_does_nothing_yet(settings: Settings) -> None:
+    """A setting that is checked but that nothing acts on must not be believed in."""
+    idle = [
+        f"mail.mailers.{mailer.name}.{key}"
+        for mailer in settings.mailers.values()
+        for key in ("failover", "limit", "http_retry")
+        if getattr(mailer, key)
+    ]
+    if settings.bounce.to_sender:
+        idle.append("mail.bounce.to_sender")
+    if idle:
+        _log.warning("nothing acts on these settings yet: %s", ", ".join(idle))
 
 
 def runtime_of(container: Any) -> Runtime:

@@ -11,6 +11,7 @@ broker is away.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -43,7 +44,8 @@ class QueueConsumer(NamekoQueueConsumer):
         super().__init__()
         self._pending: set[int] = set()
         self._connected = False
-        self._stopping = False
+        #: when `stop` gives up, by the monotonic clock; set by the first provider that leaves
+        self._stop_until: float | None = None
         #: The container is killed by the very greenlet that ended with an error: it lives on until that is done.
         self._ended = False
 
@@ -59,6 +61,8 @@ class QueueConsumer(NamekoQueueConsumer):
 
     @contextmanager
     def establish_connection(self) -> Iterator[Connection]:
+        # kombu calls on_consume_end after an orderly end only, not when the connection broke
+        self._connected = False
         with self.create_connection() as connection:
             connection.ensure_connection(
                 self.on_connection_error,
@@ -146,15 +150,24 @@ class QueueConsumer(NamekoQueueConsumer):
             self._consumers_ready.send_exception(problem)
 
     def unregister_provider(self, provider: Any) -> None:
-        """Stop taking messages for *provider*; returns at once when there is no connection to cancel on."""
-        self._stopping = True
+        """
+        Stop taking messages for *provider*.
+
+        Returns at once when there is no connection to cancel on, and in time when nobody answers on it.
+        """
         removed = Event()
         self._pending_remove_providers[provider] = removed
-        while not removed.ready() and self._connected and not self._finished:
+        while not removed.ready() and self._may_wait():
             eventlet.sleep(0.02)
         self._providers.discard(provider)
         if not self._providers and not self._last_provider_unregistered.ready():
             self._last_provider_unregistered.send()
+
+    def _may_wait(self) -> bool:
+        """Whether there still is a connection, and time: one deadline for all that has to be done before the end."""
+        if self._stop_until is None:
+            self._stop_until = time.monotonic() + LONGEST_STOP_S
+        return self._connected and not self._finished and time.monotonic() < self._stop_until
 
     @property
     def _finished(self) -> bool:
@@ -163,9 +176,8 @@ class QueueConsumer(NamekoQueueConsumer):
     def stop(self) -> None:
         """Return when all consumers are cancelled and every message is settled, or the time for it is over."""
         self.wait_for_providers()
-        with eventlet.Timeout(LONGEST_STOP_S, exception=False):
-            while self._connected and not self._finished:
-                eventlet.sleep(0.02)
+        while self._may_wait():
+            eventlet.sleep(0.02)
         self.should_stop = True
         if not self._finished:
             self._gt.kill()

@@ -13,12 +13,14 @@ from kombu.message import Message
 
 from mail_service import topology
 from mail_service.amqp.publisher import PublishFailed
-from mail_service.amqp.retrying import Consumer, kept_headers, raw_body
-from mail_service.backoff import levels_of
-from mail_service.delivery import read
+from mail_service.amqp.retrying import STORE_AGAIN_MS, Consumer, kept_headers, raw_body
+from mail_service.backoff import levels_for, levels_of
+from mail_service.closing import CARRY_MS
+from mail_service.delivery import BUSY_MS, read
 from mail_service.envelope import Envelope
 from mail_service.errors import InvalidMessage
 from mail_service.ledger import StoreDown
+from mail_service.wiring import Stopping
 
 _log = logging.getLogger(__name__)
 
@@ -32,7 +34,8 @@ class LaneConsumer(Consumer):
     def declare(self, connection: Connection) -> None:
         """All queues, exchanges and delay levels of this configuration."""
         settings = self.runtime.settings
-        levels: set[int] = set().union(*(levels_of(schedule) for schedule in settings.schedules.values()))
+        levels = levels_for([settings.hold_probe * 1000, BUSY_MS, CARRY_MS, STORE_AGAIN_MS])
+        levels = levels.union(*(levels_of(schedule) for schedule in settings.schedules.values()))
         topology.declare_all(connection, settings.event_sources, levels)
         super().declare(connection)
 
@@ -46,12 +49,19 @@ class LaneConsumer(Consumer):
         return (delivery,)
 
     def settle(self, message: Message, worker_ctx: Any, result: Any, exc: BaseException | None) -> None:
+        if isinstance(exc, Stopping):
+            # nothing was attempted
+            self.leave(message, exc)
+            return
         try:
             self.runtime.desk.close(worker_ctx.args[0], result, exc, self.backoff_publisher.delay_ms)
         except Exception as problem:
             self.leave(message, problem)
         else:
             self.queue_consumer.ack_message(message)
+
+    def log(self, body: bytes, status: str, text: str) -> None:
+        self.runtime.log_refused(body, status=status, error=text)
 
     def _refuse(self, message: Message, exc: Exception) -> None:
         """A mail that got past a door that did not look, such as a client's; whoever waits for it is told."""

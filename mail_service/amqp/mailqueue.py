@@ -6,12 +6,17 @@ import random
 from collections.abc import Mapping
 from typing import Any
 
+import eventlet
+
 from mail_service import clock, topology
 from mail_service.amqp.publisher import Publisher, PublishFailed, Unroutable
 from mail_service.backoff import spread
 from mail_service.envelope import CONTENT_TYPE, Envelope
 from mail_service.ledger.records import Mail
 
+#: RabbitMQ (3.10 and 4.0) writes a new quorum queue's name to the disk about a second after its declaration. Killed
+#: before that, it has the messages and does not find them; so a new delay level gets none until then, seconds.
+NEWBORN_S = 2
 #: Bytes that a mail's later copies may be larger by than its first one: outcomes of recipients, and what the database
 #: could not take.
 ROOM_TO_GROW = 256 * 1024
@@ -79,7 +84,10 @@ class MailQueue:
 
     def _declare_level(self, level: int) -> None:
         if level not in self._declared_levels:
+            newborn = not self._publisher.declare(lambda connection: topology.is_declared(connection, level))
             self._publisher.declare(lambda connection: topology.declare_delays(connection, [level]))
+            if newborn:
+                eventlet.sleep(NEWBORN_S)
             self._declared_levels.add(level)
 
     def _publish(self, body: bytes, *, message_id: str | None, exchange: str = "", **where: Any) -> None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import eventlet
 from amqp import Message
@@ -23,8 +23,12 @@ from eventlet.event import Event
 from eventlet.semaphore import Semaphore
 from kombu import Connection
 
+T = TypeVar("T")
+
 #: Longer than a usual memory alarm, which blocks publishers: giving up earlier only makes a second copy.
 CONFIRM_TIMEOUT_S = 15.0
+#: In the last seconds of a process: a copy, an answer and an event may each have to be given up.
+LAST_CONFIRM_TIMEOUT_S = 2.0
 
 #: bytes: what a broker takes unless its ``max_message_size`` says otherwise, which no client can ask for
 _LARGEST_BEFORE_4 = 128 * 1024 * 1024
@@ -45,7 +49,9 @@ class TooLarge(PublishFailed):
     """The broker does not take messages of this size; nothing was published, and to repeat it would not help."""
 
     def __init__(self, size: int, largest: int) -> None:
-        super().__init__(f"takes {size:,} bytes in a queue, and the broker takes at most {largest:,} (max_message_size)")
+        super().__init__(
+            f"takes {size:,} bytes in a queue, and the broker takes at most {largest:,} (max_message_size)"
+        )
 
 
 class Publisher:
@@ -82,13 +88,21 @@ class Publisher:
             except _LinkDown:
                 self._open_link(len(body) + room).publish(message, exchange, routing_key, mandatory)
 
-    def declare(self, declaration: Callable[[Connection], None]) -> None:
-        """Run *declaration* on a connection of its own: the channel of the confirms has a reader already."""
+    def declare(self, declaration: Callable[[Connection], T]) -> T:
+        """
+        What *declaration* answers, run on a connection of its own: the channel of the confirms has a reader already.
+
+        Raises PublishFailed.
+        """
         try:
             with self._connect() as connection:
-                declaration(connection)
+                return declaration(connection)
         except (OSError, AMQPError) as exc:
             raise PublishFailed(f"cannot declare: {type(exc).__name__}") from exc
+
+    def hurry(self) -> None:
+        """From now on, give up sooner: the process is about to end, and what is not confirmed stays where it is."""
+        self._confirm_timeout_s = min(self._confirm_timeout_s, LAST_CONFIRM_TIMEOUT_S)
 
     def close(self) -> None:
         """Close the connection; what waits for a confirm raises."""

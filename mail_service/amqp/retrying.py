@@ -39,6 +39,8 @@ from mail_service.wiring import Runtime, Stopping, runtime_of
 
 _log = logging.getLogger(__name__)
 
+#: of a delay that a user's Backoff asks for: a year, after which dates begin to overflow
+LONGEST_MS = 365 * 86_400_000
 #: until a message whose outcome could not be stored comes back, milliseconds
 STORE_AGAIN_MS = 5000
 #: before a message is given back to a broker that does not take its successor, seconds
@@ -52,7 +54,8 @@ class BackoffPublisher(StockBackoffPublisher):
 
     def delay_ms(self, backoff: Backoff, headers: dict[str, Any], attempts: int) -> int:
         """Milliseconds until the next attempt, jitter included. Raises Backoff.Expired."""
-        return jittered(int(backoff.next(CountedMessage(headers, attempts), RETRY_EXCHANGE)))
+        delay_ms = int(backoff.next(CountedMessage(headers, attempts), RETRY_EXCHANGE))
+        return jittered(min(max(delay_ms, 0), LONGEST_MS))
 
     def republish(self, backoff_exc: Backoff, message: Message, target_queue: str) -> None:
         """Confirmed when it returns. Raises Backoff.Expired or PublishFailed."""
@@ -97,6 +100,11 @@ class Consumer(StockConsumer):
     def declare(self, connection: Connection) -> None:
         """What is published to when a message ends: an exchange that is not there would close everybody's channel."""
         self.runtime.announcer.declare(connection)
+
+    def stop(self) -> None:
+        """Take no more messages, and let what is in flight finish, for a while."""
+        self.runtime.begin_stop()
+        super().stop()
 
     def handle_delivery(self, message: Message) -> None:
         """Read the message and start a worker for it; never raises."""
@@ -166,9 +174,13 @@ class Consumer(StockConsumer):
         else:
             self._store(message, "failed", "".join(traceback.format_exception(exc))[-8000:])
 
+    def log(self, body: bytes, status: str, text: str) -> None:
+        """Make an error-log entry. Raises StoreDown."""
+        self.runtime.log_raw(body, status=status, error=text)
+
     def _store(self, message: Message, status: str, text: str) -> None:
         try:
-            self.runtime.log_raw(raw_body(message), status=status, error=text)
+            self.log(raw_body(message), status, text)
         except StoreDown:
             self._keep(message, status, text)
         except Exception as problem:

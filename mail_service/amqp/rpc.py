@@ -93,11 +93,10 @@ def caller_of(message: Message) -> Caller:
     """Who sent *message*, and whether it may have been worked on already."""
     routing_key = message.properties.get("reply_to")
     correlation_id = message.properties.get("correlation_id") or ""
-    reachable = routing_key and is_address(routing_key) and is_address(correlation_id)
-    return Caller(
-        reply_to=ReplyTo(routing_key=routing_key, correlation_id=correlation_id) if reachable else None,
-        redelivered=bool(message.delivery_info.get("redelivered")),
-    )
+    reply_to = None
+    if routing_key and is_address(routing_key) and is_address(correlation_id):
+        reply_to = ReplyTo(routing_key=routing_key, correlation_id=correlation_id)
+    return Caller(reply_to=reply_to, redelivered=bool(message.delivery_info.get("redelivered")))
 
 
 def _plain(result: Any) -> Any:

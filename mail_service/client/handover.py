@@ -106,7 +106,7 @@ def ask(wire: Wire, request: Parcel, correlation_id: str, attempts: Attempts) ->
     Hand over an RPC *request* and return the body of the reply.
 
     A connection that breaks while we wait is made again: the reply queue outlives it. Raises OSError or AMQPError when
-    no answer comes in time, Unavailable when no service has ever listened.
+    no answer comes in time or the request is too large, Unavailable when no service has ever listened.
     """
     while True:
         attempts.open(wire)
@@ -116,6 +116,9 @@ def ask(wire: Wire, request: Parcel, correlation_id: str, attempts: Attempts) ->
                 wire.publish([request])
             if request.progress is Progress.CONFIRMED:
                 return wire.wait_for_reply()
+        except PreconditionFailed as exc:
+            _find_too_large([request], exc)
+            raise
         except BROKEN as exc:
             attempts.bear(exc)
         else:

@@ -143,6 +143,8 @@ class MailClient:
                 # is a ConnectionError too
                 raise
             except BROKEN as exc:
+                if request.progress is Progress.TOO_LARGE:
+                    raise _too_large(request) from exc
                 if request.progress is Progress.WAITING:
                     raise Unavailable(f"{self._reason(exc, wire)}. Nothing was asked") from exc
                 raise asking.no_answer(method, kwargs, timeout_s) from exc

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
-from typing import Any
+from typing import Any, TypeGuard
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -69,7 +69,7 @@ class Filter:
         )
 
 
-def is_text(value: Any) -> bool:
+def is_text(value: Any) -> TypeGuard[str]:
     """Whether *value* is a string that every database takes: none has NUL or half a surrogate pair."""
     return isinstance(value, str) and "\x00" not in value and _is_encodable(value)
 

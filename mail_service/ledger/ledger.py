@@ -22,7 +22,7 @@ from mail_service import clock
 from mail_service.envelope import ReplyTo
 from mail_service.errors import Conflict
 from mail_service.ledger import owner, tables
-from mail_service.ledger.database import Database
+from mail_service.ledger.database import Database, StoreDown
 from mail_service.ledger.records import (
     Change,
     Claim,
@@ -57,17 +57,31 @@ class Ledger:
         self._owned_for = timedelta(seconds=attempt_timeout_s + OWNER_MARGIN_S)
         #: what this process attempts at this moment, and what it could not yet record
         self._in_flight: set[str] = set()
+        #: what came of attempts and neither the database nor the broker could take
+        self._untold: dict[str, Change] = {}
 
     def claim(self, copy: Copy) -> Claim:
         """Ask to attempt the mail of *copy*. Whoever gets Granted or Interrupted has to `record` what came of it."""
+        if untold := self._untold.get(copy.mail.id):
+            self.record(untold)
         answer: Claim = self.database.write(self._claim_all, copy)
         return answer
 
     def record(self, change: Change) -> Recorded:
         """Write down what an attempt made of a mail, and let go of it."""
-        recorded: Recorded = self.database.write(_record_all, change)
+        try:
+            recorded: Recorded = self.database.write(_record_all, change)
+        except StoreDown:
+            if change.mail.id in self._in_flight:
+                self._untold[change.mail.id] = change
+            raise
+        self._untold.pop(change.mail.id, None)
         self._in_flight.discard(change.mail.id)
         return recorded
+
+    def carried(self, mail_id: str) -> None:
+        """What could not be recorded is with the broker, which gives it to us, or another process, again."""
+        self._untold.pop(mail_id, None)
 
     def accept(self, mail: Mail) -> None:
         """Make a mail known that the broker has already confirmed; one that is known already stays as it is."""
@@ -245,12 +259,7 @@ _CLAIMED_COLUMNS = (
 _take = (
     sa.update(tables.mail)
     .where(tables.mail.c.id == sa.bindparam("key"))
-    .values(
-        {
-            name: sa.bindparam(f"new_{name}")
-            for name in (*_CLAIMED_COLUMNS, "owner", "owned_until")
-        }
-    )
+    .values({name: sa.bindparam(f"new_{name}") for name in (*_CLAIMED_COLUMNS, "owner", "owned_until")})
 )
 
 

@@ -8,7 +8,6 @@ from typing import Any, Self
 
 from mail_service.outcome import FINAL, Status, is_state
 
-
 #: the ``door`` of what could not be used when it came
 RAW = "raw"
 

@@ -13,6 +13,7 @@ import fcntl
 import os
 import secrets
 import shutil
+import socket
 import subprocess
 import tempfile
 import time
@@ -280,11 +281,25 @@ def temporary_node(
 def lasting_node(folder: Path, installation: Installation) -> Iterator[Node]:
     """Run a node whose data stay in *folder* for the next time."""
     node = Node(folder, installation, name="mail_service@localhost")
+    # the same port as the last time if it is free: its address stands in other terminals
+    remembered = folder / "port"
+    node.port = _free(remembered)
     try:
         node.start()
+        remembered.write_text(str(node.port))
         yield node
     finally:
         node.stop()
+
+
+def _free(remembered: Path) -> int:
+    """The port in the file, or 0 when there is none or it is taken."""
+    with contextlib.suppress(OSError, ValueError, OverflowError), socket.socket() as sock:
+        port = int(remembered.read_text())
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(("127.0.0.1", port))
+        return port
+    return 0
 
 
 def _take(folder: Path, deadline: float) -> TextIO:

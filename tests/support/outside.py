@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import threading
@@ -11,7 +12,9 @@ from types import TracebackType
 from typing import Any, Self
 
 import kombu
+from amqp.exceptions import AMQPError
 
+BROKEN = (OSError, AMQPError)
 RPC_EXCHANGE = kombu.Exchange("nameko-rpc", type="topic", durable=True)
 
 
@@ -100,7 +103,8 @@ class Rpc:
         return correlation_id in self._replies
 
     def close(self) -> None:
-        self._connection.release()
+        with contextlib.suppress(*BROKEN):
+            self._connection.release()
 
     def _drain(self, timeout_s: float) -> None:
         try:
@@ -148,7 +152,7 @@ class Events:
         return [kind for kind, _ in self.of(mail_id)]
 
     def _listen(self) -> None:
-        with kombu.Connection(self._uri, connect_timeout=10) as connection:
+        with contextlib.suppress(*BROKEN), kombu.Connection(self._uri, connect_timeout=10) as connection:
             queue = kombu.Queue(f"outside-{uuid.uuid4()}", self._exchange, routing_key="#", exclusive=True)
             with connection.Consumer([queue], callbacks=[self._on_event], no_ack=True):
                 self._ready.set()
@@ -157,6 +161,9 @@ class Events:
                         connection.drain_events(timeout=0.05)
                     except (TimeoutError, socket.timeout):  # noqa: UP041
                         continue
+                    except BROKEN:
+                        # the broker went away, as some tests want it; there is nothing more to hear
+                        return
 
     def _on_event(self, body: dict[str, Any], message: kombu.Message) -> None:
         self._seen.append((message.delivery_info["routing_key"], body))
