@@ -28,6 +28,8 @@ from mail_service.message import Options
 from mail_service.outcome import Status
 from mail_service.settings import Settings
 
+#: until an accepted mail is answered although ``status`` does not know it yet, seconds
+KNOWN_WITHIN_S = 2.0
 #: mails of one submit_many that wait for their confirms together
 MOST_AT_ONCE = 100
 
@@ -165,7 +167,9 @@ class Acceptance:
 
     def _make_known(self, mail: Mail) -> None:
         try:
-            self._ledger.accept(mail)
+            # the mail is accepted already: nobody waits for a database that somebody else has locked
+            with eventlet.Timeout(KNOWN_WITHIN_S, exception=False):
+                self._ledger.accept(mail)
         except StoreDown:
             # the mail is safe with the broker; the worker that takes it makes it known
             return

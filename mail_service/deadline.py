@@ -18,6 +18,8 @@ from mail_service.diagnosis import DeadlineExceeded
 
 T = TypeVar("T")
 
+_STOPPING = "cut short, since the service is stopping"
+
 
 class Exited(Exception):
     """The backend tried to end the process, by SystemExit or KeyboardInterrupt."""
@@ -29,9 +31,12 @@ class Deadline:
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         self._running: set[Event] = set()
+        self._is_over = False
 
     def run(self, attempt: Callable[[], T]) -> T:
         """What *attempt* returns or raises. Raises DeadlineExceeded, or Exited for what is no Exception."""
+        if self._is_over:
+            raise DeadlineExceeded(_STOPPING)
         ended: Any = Event()
         greenlet = eventlet.spawn(_report, attempt, ended)
         self._running.add(ended)
@@ -46,10 +51,11 @@ class Deadline:
                 greenlet.kill()
 
     def cut_short(self) -> None:
-        """End all attempts that are running now."""
+        """End all attempts that are running now, and all that come after."""
+        self._is_over = True
         for ended in list(self._running):
             if not ended.ready():
-                ended.send_exception(DeadlineExceeded("cut short, since the service is stopping"))
+                ended.send_exception(DeadlineExceeded(_STOPPING))
 
 
 def _report(attempt: Callable[[], Any], ended: Any) -> None:

@@ -112,6 +112,7 @@ def read(body: bytes, headers: Mapping[str, Any], *, redelivered: bool, settings
         door=envelope.door if envelope.door in DOORS else "submit",
         attempts=number(headers.get(topology.ATTEMPTS)),
         generation=number(headers.get(topology.GENERATION)),
+        deaths=min(number(headers.get(topology.DEATHS)), MOST_DEATHS - 1),
         digest=message.digest(canonical),
         recipients=recipients,
         submitted_at=envelope.submitted_at,
@@ -185,9 +186,26 @@ class Courier:
         self._classify = classify
         self._deadline = deadline
         self._backoffs = {name: backoff_class(schedule) for name, schedule in settings.schedules.items()}
+        self._has_a_suspect = False
 
     def attempt(self, delivery: Delivery) -> Verdict:
-        """Try once. Raises a Backoff, with the attempt as its ``tried``, when there is to be another attempt."""
+        """
+        Try once. Raises a Backoff, with the attempt as its ``tried``, when there is to be another attempt.
+
+        Mails during whose attempts the process ended are attempted one at a time: with all of them together, those that
+        did nothing would end with the one that kills the process, again and again, and be taken for its like.
+        """
+        if not delivery.mail.deaths:
+            return self._take(delivery)
+        if self._has_a_suspect:
+            return Postponed(delay_ms=BUSY_MS, mail=delivery.mail)
+        self._has_a_suspect = True
+        try:
+            return self._take(delivery)
+        finally:
+            self._has_a_suspect = False
+
+    def _take(self, delivery: Delivery) -> Verdict:
         if delivery.early_ms:
             return Postponed(delay_ms=delivery.early_ms, mail=delivery.mail)
         if delivery.envelope.unrecorded and (written := self._write_down(delivery)) and delivery.only_to_record:

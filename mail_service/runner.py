@@ -137,7 +137,8 @@ class _Supervisor:
         child.close()
         del self._children[child.number]
         if self._stopping_since is not None:
-            self._exit_status = self._exit_status or (1 if status else 0)
+            # one that was still starting has no handler yet, and nothing in flight
+            self._exit_status = self._exit_status or (0 if status in (0, -signal.SIGTERM) else 1)
             return
         if status == EXIT_CONFIGURATION:
             self._exit_status = 1

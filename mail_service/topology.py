@@ -43,6 +43,8 @@ ATTEMPTS = "mail.attempts"
 GENERATION = "mail.generation"
 SUBMITTED = "mail.submitted_ms"
 DUE = "mail.due_ms"
+#: how often in a row the process ended while it attempted this mail
+DEATHS = "mail.deaths"
 STATE = "mail.state"
 #: with ``mail.state``: how it ended, and why
 STATUS = "mail.status"

@@ -112,4 +112,5 @@ def copy_headers(envelope: Envelope, mail: Mail | None) -> dict[str, Any]:
     headers = envelope.headers()
     if mail is not None:
         headers |= {topology.ATTEMPTS: mail.attempts, topology.GENERATION: mail.generation}
+        headers |= {topology.DEATHS: mail.deaths} if mail.deaths else {}
     return headers

@@ -49,6 +49,17 @@ class RpcConsumer(NamekoRpcConsumer):
 
     queue_consumer = QueueConsumer()
 
+    def unregister_provider(self, provider: Any) -> None:
+        """
+        Return when all methods have left.
+
+        A stop in the middle of the start finds methods that had not registered yet: for nameko each of them is the last.
+        """
+        if self._unregistered_from_queue_consumer.ready():
+            self._unregistering_providers.add(provider)
+            return
+        super().unregister_provider(provider)
+
     def handle_delivery(self, message: Message) -> None:
         """Start a worker, or answer what is wrong with the request; never raises."""
         try:

@@ -57,6 +57,10 @@ class Ledger:
         self._owned_for = timedelta(seconds=attempt_timeout_s + OWNER_MARGIN_S)
         #: what this process attempts at this moment, and what it could not yet record
         self._in_flight: set[str] = set()
+        #: the copies that were granted them, and what was answered
+        self._granted: dict[str, tuple[Copy, type[Granted | Interrupted]]] = {}
+        #: claims of ours that are perhaps in the database, and that nobody works on
+        self._unheard: dict[str, type[Granted | Interrupted]] = {}
         #: what came of attempts and neither the database nor the broker could take
         self._untold: dict[str, Change] = {}
 
@@ -64,8 +68,19 @@ class Ledger:
         """Ask to attempt the mail of *copy*. Whoever gets Granted or Interrupted has to `record` what came of it."""
         if untold := self._untold.get(copy.mail.id):
             self.record(untold)
-        answer: Claim = self.database.write(self._claim_all, copy)
+        try:
+            answer: Claim = self.database.write(self._claim_all, copy)
+        except StoreDown:
+            self._doubt(copy)
+            raise
         return answer
+
+    def _doubt(self, copy: Copy) -> None:
+        """The claim may be committed, and only the answer lost: whoever asks again gets the same one."""
+        granted, answer = self._granted.get(copy.mail.id, (None, Granted))
+        if granted is copy:
+            self._in_flight.discard(copy.mail.id)
+            self._unheard[copy.mail.id] = answer
 
     def record(self, change: Change) -> Recorded:
         """Write down what an attempt made of a mail, and let go of it."""
@@ -77,6 +92,7 @@ class Ledger:
             raise
         self._untold.pop(change.mail.id, None)
         self._in_flight.discard(change.mail.id)
+        self._granted.pop(change.mail.id, None)
         return recorded
 
     def carried(self, mail_id: str) -> None:
@@ -129,6 +145,8 @@ class Ledger:
                 (claimed if copy.mail.id in rows else fresh)[copy.mail.id] = claim.mail
                 rows[copy.mail.id] = _Row(claim.mail, self._me, None)
                 self._in_flight.add(copy.mail.id)
+                self._unheard.pop(copy.mail.id, None)
+                self._granted[copy.mail.id] = (copy, type(claim))
         until = clock.iso(clock.now() + self._owned_for)
         inserted = _insert_absent(connection, fresh.values(), owner=self._me, owned_until=until)
         _take_over(connection, claimed.values(), self._me, until)
@@ -155,8 +173,11 @@ class Ledger:
         return Granted(mail=replace(mail, generation=newest))
 
     def _decide_owned(self, row: _Row, copy: Copy) -> Claim:
+        mail = replace(row.mail, generation=max(row.mail.generation, copy.mail.generation))
+        if row.owner == self._me and (answer := self._unheard.get(mail.id)):
+            return answer(mail=mail)
         if not self._is_alive(row):
-            return Interrupted(mail=replace(row.mail, generation=max(row.mail.generation, copy.mail.generation)))
+            return Interrupted(mail=mail)
         # The copy that is being attempted comes again when its connection breaks; any other of its turn is a double.
         if copy.redelivered or copy.mail.generation > row.mail.generation:
             return InFlight()
@@ -285,7 +306,8 @@ def _record_all(connection: Connection, changes: Sequence[Change]) -> list[Recor
     _upsert(connection, [newest[mail_id] for mail_id in sorted(newest)])
     attempts = [_attempt_values(change) for change in changes if change.attempt]
     if attempts:
-        connection.execute(sa.insert(tables.attempt), attempts)
+        # one whose commit was not heard of comes again
+        connection.execute(insert_into(connection, tables.attempt).on_conflict_do_nothing(), attempts)
     settled = [change.mail for change in newest.values() if change.mail.status.is_final or _is_held(change.mail)]
     _index_recipients(connection, [change.mail for change in newest.values() if change.mail.status != Status.SENT])
     waiters = _dismiss_waiters(connection, [mail.id for mail in settled])

@@ -60,7 +60,7 @@ attempt = Table(
     Column("milliseconds", Integer, nullable=False),
     #: JSON: address to {status, message_id, detail}
     Column("recipients", Text, nullable=False),
-    Index("ix_attempt_mail", "mail_id"),
+    Index("ix_attempt_mail_at", "mail_id", "at", unique=True),
 )
 
 #: Finds mails that were not sent at once by recipient, in any case of letters.

@@ -62,13 +62,7 @@ class Child:
                 group=gid,
                 extra_groups=None if uid is None else [],
             )
-        self._watchdog = subprocess.Popen(
-            ["/bin/sh", "-c", _WATCH, str(self.pid)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
+        self._watchdog = watch(self.pid)
 
     @property
     def pid(self) -> int:
@@ -110,11 +104,27 @@ class Child:
         except subprocess.TimeoutExpired:
             return False
         if self._watchdog.returncode is None:
-            self._watchdog.kill()
-            self._watchdog.wait()
-            if self._watchdog.stdin:
-                self._watchdog.stdin.close()
+            unwatch(self._watchdog)
         return True
+
+
+def watch(pid: int) -> subprocess.Popen[bytes]:
+    """Start a watchdog that ends the process *pid*, which we started, when we end without doing so ourselves."""
+    return subprocess.Popen(
+        ["/bin/sh", "-c", _WATCH, str(pid)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+
+def unwatch(watchdog: subprocess.Popen[bytes]) -> None:
+    """Dismiss a watchdog; its process has ended, and the system may give the pid to somebody else."""
+    watchdog.kill()
+    watchdog.wait()
+    if watchdog.stdin:
+        watchdog.stdin.close()
 
 
 def environment(**ours: str) -> dict[str, str]:

@@ -14,6 +14,7 @@ import yaml
 
 from mail_service.client import MailClient
 from mail_service.errors import MailServiceError
+from mail_service.local.process import unwatch, watch
 
 from .waiting import eventually
 
@@ -68,6 +69,8 @@ class Service:
         self._processes = processes
         self._module = module
         self._process: subprocess.Popen[bytes] | None = None
+        #: ends the service if these tests are killed
+        self._watchdog: subprocess.Popen[bytes] | None = None
         self._client: MailClient | None = None
 
     def __enter__(self) -> Self:
@@ -79,6 +82,12 @@ class Service:
             self._client.close()
         if self.is_alive:
             self.stop()
+        self._unwatch()
+
+    def _unwatch(self) -> None:
+        if self._watchdog:
+            unwatch(self._watchdog)
+            self._watchdog = None
 
     def start(self, *, wait: bool = True) -> None:
         """Start it, and *wait* until it answers."""
@@ -93,6 +102,8 @@ class Service:
                 stderr=log,
                 start_new_session=True,
             )
+        self._unwatch()
+        self._watchdog = watch(self._process.pid)
         if wait:
             eventually(self._answers, 30)
 

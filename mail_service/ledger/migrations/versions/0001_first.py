@@ -48,7 +48,7 @@ def upgrade() -> None:
         sa.Column("milliseconds", sa.Integer, nullable=False),
         sa.Column("recipients", sa.Text, nullable=False),
     )
-    op.create_index("ix_attempt_mail", "attempt", ["mail_id"])
+    op.create_index("ix_attempt_mail_at", "attempt", ["mail_id", "at"], unique=True)
     op.create_table(
         "error_recipient",
         sa.Column("mail_id", sa.String(200), sa.ForeignKey("mail.id", ondelete="CASCADE"), primary_key=True),
