@@ -8,6 +8,7 @@ needed.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import uuid
 from collections.abc import Mapping, Sequence
@@ -180,16 +181,27 @@ def seal(
         mail_id: For callers that derive it; else the option ``id``, else a new UUID.
     """
     moment = clock.now()
+    mail_id = mail_id or options.get("id") or str(uuid.uuid4())
     return Envelope(
-        id=mail_id or options.get("id") or str(uuid.uuid4()),
+        id=mail_id,
         message=message,
         options=options,
         door=door,
         submitted_at=clock.iso(moment),
-        message_id=f"<{uuid.uuid4().hex}@{_domain(sender)}>",
+        message_id=f"<{_unique_part(mail_id, message)}@{_domain(sender)}>",
         date=format_datetime(moment.replace(microsecond=0)),
         reply_to=reply_to,
     )
+
+
+def _unique_part(mail_id: str, message: Any) -> str:
+    """
+    The same for the same mail, however often it is handed in: any copy of it may be the one that is sent.
+
+    Made from the content too, since an id may be used again after its mail was purged.
+    """
+    content = json.dumps(message, sort_keys=True, default=str).encode()
+    return uuid.uuid5(_NAMESPACE, f"{mail_id}\x1f{hashlib.sha256(content).hexdigest()}").hex
 
 
 def derived_id(*parts: str) -> str:

@@ -33,6 +33,8 @@ _log = logging.getLogger(__name__)
 #: seconds between attempts to reach the broker: short, since a mail may be waiting for it
 RECONNECT_S = 1
 LONGEST_RECONNECT_S = 5
+#: seconds until a broker that does not answer a cancel counts as gone
+LONGEST_CANCEL_S = 5
 #: A process has to be gone 30 seconds after SIGTERM; attempts are cut short before this.
 LONGEST_STOP_S = 27
 
@@ -46,6 +48,8 @@ class QueueConsumer(NamekoQueueConsumer):
         self._connected = False
         #: when `stop` gives up, by the monotonic clock; set by the first provider that leaves
         self._stop_until: float | None = None
+        #: the broker answered each cancel
+        self._is_answered = True
         #: The container is killed by the very greenlet that ended with an error: it lives on until that is done.
         self._ended = False
 
@@ -157,8 +161,10 @@ class QueueConsumer(NamekoQueueConsumer):
         """
         removed = Event()
         self._pending_remove_providers[provider] = removed
-        while not removed.ready() and self._may_wait():
-            eventlet.sleep(0.02)
+        with eventlet.Timeout(LONGEST_CANCEL_S, exception=False):
+            while not removed.ready() and self._may_wait():
+                eventlet.sleep(0.02)
+        self._is_answered = self._is_answered and removed.ready()
         self._providers.discard(provider)
         if not self._providers and not self._last_provider_unregistered.ready():
             self._last_provider_unregistered.send()
@@ -176,7 +182,8 @@ class QueueConsumer(NamekoQueueConsumer):
     def stop(self) -> None:
         """Return when all consumers are cancelled and every message is settled, or the time for it is over."""
         self.wait_for_providers()
-        while self._may_wait():
+        # a broker that does not even answer a cancel will not take the acknowledgements: only the work is waited for
+        while self._may_wait() and (self._is_answered or self._pending):
             eventlet.sleep(0.02)
         self.should_stop = True
         if not self._finished:

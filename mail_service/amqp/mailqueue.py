@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import eventlet
+from eventlet.semaphore import Semaphore
 
 from mail_service import clock, topology
 from mail_service.amqp.publisher import Publisher, PublishFailed, Unroutable
@@ -29,6 +30,8 @@ class MailQueue:
         self._publisher = publisher
         #: to publish to an exchange that is not there closes the channel, which all workers share
         self._declared_levels: set[int] = set()
+        #: so that nobody uses a level that somebody else has only just declared
+        self._declaring = Semaphore()
 
     def put(self, envelope: Envelope, mail: Mail | None = None, *, replay: bool = False) -> None:
         """A copy that is attempted as soon as a worker is free."""
@@ -83,7 +86,11 @@ class MailQueue:
         self._publish(body, routing_key=topology.PARKED, headers=headers, message_id=message_id)
 
     def _declare_level(self, level: int) -> None:
-        if level not in self._declared_levels:
+        if level in self._declared_levels:
+            return
+        with self._declaring:
+            if level in self._declared_levels:
+                return
             newborn = not self._publisher.declare(lambda connection: topology.is_declared(connection, level))
             self._publisher.declare(lambda connection: topology.declare_delays(connection, [level]))
             if newborn:

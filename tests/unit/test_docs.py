@@ -20,6 +20,7 @@ from django.utils.module_loading import import_string
 from mail_service import errors, topology
 from mail_service.cli import main
 from mail_service.diagnosis import Context, diagnose, diagnose_reply
+from mail_service.django import settings as in_django
 from mail_service.ledger import tables
 from mail_service.message import Options
 from mail_service.message.fields import FIELDS
@@ -33,6 +34,7 @@ README = PAGES["README.md"].read_text()
 FAILURES = PAGES["docs/failures.md"].read_text()
 ARCHITECTURE = PAGES["docs/architecture.md"].read_text()
 OPERATING = PAGES["docs/operating.md"].read_text()
+MOVING = PAGES["docs/moving.md"].read_text()
 
 
 @dataclass(frozen=True)
@@ -211,6 +213,41 @@ def test_the_defaults_in_the_readme_are_the_defaults() -> None:
             assert float(default) == value, key
         elif isinstance(value, str):
             assert words(default) == [value], key
+
+
+def test_the_readme_has_every_key_of_django_with_its_default() -> None:
+    assert first_words(README, "### From Django") == list(in_django._KEYS)
+
+    defaults = in_django.Settings()
+    for keys, _, default in table(README, "### From Django"):
+        for key in words(keys):
+            value = getattr(defaults, in_django._KEYS[key].field)
+            if isinstance(value, str):
+                assert words(default) == [value], key
+            elif isinstance(value, bool) or key == "ON_COMMIT":
+                assert words(default) == [str(bool(value))], key
+            elif isinstance(value, int | float):
+                assert float(default) == value, key
+            else:
+                assert default == "none", key
+                assert not value, key
+
+
+def _management_commands(app: str) -> set[str]:
+    folder = ROOT / "mail_service" / app / "management" / "commands"
+    return {path.stem for path in folder.glob("*.py")} - {"__init__"}
+
+
+def test_the_management_commands_in_the_docs_exist() -> None:
+    ours = _management_commands("django")
+    rows = [row for row in table(MOVING, "## Management commands") if not re.match("do(es)? not exist", row[2])]
+    in_readme = README[README.index("### From Django") : README.index("### The message")]
+
+    documented = {words(row[0])[0].split()[0] for row in rows}
+
+    assert documented == ours | _management_commands("django/outbox")
+    assert set(re.findall(r"^\| `([a-z_]+)\b.*` \|", in_readme, re.MULTILINE)) == ours
+    assert "manage.py send_outbox" in in_readme
 
 
 def test_the_readme_has_every_key_of_a_mailer() -> None:

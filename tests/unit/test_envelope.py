@@ -52,6 +52,13 @@ def test_the_message_id_has_a_domain_of_letters_digits_and_dots(sender: str, dom
     assert seal(MESSAGE, {}, door="submit", sender=sender).message_id.endswith(f"@{domain}>")
 
 
+def test_a_mail_that_is_handed_in_twice_has_one_message_id() -> None:
+    first, second = (seal(MESSAGE, {"id": "m1"}, door="submit", sender="me@example.org") for _ in range(2))
+    other = seal({**MESSAGE, "subject": "other"}, {"id": "m1"}, door="submit", sender="me@example.org")
+
+    assert first.message_id == second.message_id != other.message_id
+
+
 def test_a_request_that_is_delivered_twice_derives_one_id() -> None:
     assert derived_id("reply", "correlation", "0") == derived_id("reply", "correlation", "0")
     assert derived_id("reply", "correlation", "0") != derived_id("reply", "correlation", "1")

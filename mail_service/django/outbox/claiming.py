@@ -2,9 +2,9 @@
 Rows that one process hands over and no other meanwhile.
 
 On PostgreSQL they are locked (``SKIP LOCKED``) in a transaction that lasts as long as the hand-over: a process that
-dies leaves nothing behind. On SQLite such a transaction would keep everybody else from writing. MySQL and MariaDB have
-``SKIP LOCKED``, but lock rows that they only look at as well (seen on MariaDB 10.11: processes that delete their own rows
-deadlock). There the rows get a claim instead, in a statement of its own, which is void after a time.
+dies leaves nothing behind. On SQLite such a transaction would keep everybody else from writing. MySQL and MariaDB lock
+also rows that they only look at (seen on MariaDB 10.11: processes that delete their own rows deadlock). There the rows
+get a claim instead, in a statement of its own, which is void after a time.
 
 Neither is needed to be right, only to save work: a mail that two processes hand over has the same id.
 """
