@@ -1,12 +1,14 @@
 # Everything for a fresh clone on a bare machine. Needs make and Python 3.11, 3.12 or 3.13 with pip.
 #   make demo    the main job once, end to end, and nothing leaves the machine
-#   make test    all tests; ARGS="-k word" for some of them
+#   make test    all tests; ARGS="-k word" for some of them, WORKERS=0 for one after the other, and PROVE=1 to insist that
+#                the stock packages fail the tests of the hazards, which some of them do by chance only
 #   make run     the service as config.yaml has it, with a broker of its own if there is none
 #   make lint    ruff and mypy
 #   make bench   the benchmarks
 #   make lock    renew requirements.lock
 PYTHON ?= python3
 VENV := .venv
+WORKERS ?= 2
 # absolute, so that the programs started with it find it from any folder
 BIN := $(CURDIR)/$(VENV)/bin
 PIP := $(PYTHON) -m pip --python $(BIN)/python --disable-pip-version-check --quiet
@@ -21,7 +23,7 @@ run: $(VENV)/installed
 	$(BIN)/python -m mail_service.local.rabbitmq $(BIN)/mail-service run --config config.yaml $(ARGS)
 
 test: $(VENV)/installed
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile $(ARGS)
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

@@ -37,6 +37,7 @@ class LaneConsumer(Consumer):
         levels = levels_for([settings.hold_probe * 1000, BUSY_MS, CARRY_MS, STORE_AGAIN_MS])
         levels = levels.union(*(levels_of(schedule) for schedule in settings.schedules.values()))
         topology.declare_all(connection, settings.event_sources, levels)
+        self.runtime.queue.are_declared(levels)
         super().declare(connection)
 
     def arguments(self, message: Message) -> tuple[Any, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import eventlet
@@ -85,10 +85,15 @@ class MailQueue:
         """A message that cannot even be stored."""
         self._publish(body, routing_key=topology.PARKED, headers=headers, message_id=message_id)
 
+    def are_declared(self, levels: Iterable[int]) -> None:
+        """Somebody has declared these levels, a while before their first use."""
+        self._declared_levels.update(levels)
+
     def _declare_level(self, level: int) -> None:
         if level in self._declared_levels:
             return
-        with self._declaring:
+        # whoever waits for another one's declaration has the same time as who declares
+        with self._publisher.time_limit(), self._declaring:
             if level in self._declared_levels:
                 return
             newborn = not self._publisher.declare(lambda connection: topology.is_declared(connection, level))

@@ -82,7 +82,7 @@ class Publisher:
         replaced once; the message is then published again.
         """
         message = Message(body, application_headers=dict(headers or {}), delivery_mode=2, **properties)
-        with eventlet.Timeout(self._confirm_timeout_s, PublishFailed("no confirm in time")):
+        with self.time_limit():
             try:
                 self._open_link(len(body) + room).publish(message, exchange, routing_key, mandatory)
             except _LinkDown:
@@ -92,13 +92,23 @@ class Publisher:
         """
         What *declaration* answers, run on a connection of its own: the channel of the confirms has a reader already.
 
-        Raises PublishFailed.
+        Raises PublishFailed, also when there is no answer in time.
         """
+        connection = self._connect()
         try:
-            with self._connect() as connection:
-                return declaration(connection)
+            with eventlet.Timeout(self._confirm_timeout_s, PublishFailed("no answer in time")):
+                answer = declaration(connection)
+                connection.release()
+                return answer
         except (OSError, AMQPError) as exc:
             raise PublishFailed(f"cannot declare: {type(exc).__name__}") from exc
+        finally:
+            # a broker that does not answer would not answer a goodbye either
+            _drop(connection)
+
+    def time_limit(self) -> eventlet.Timeout:
+        """A context in which PublishFailed is raised when a confirm would have come too late."""
+        return eventlet.Timeout(self._confirm_timeout_s, PublishFailed("no confirm in time"))
 
     def hurry(self) -> None:
         """From now on, give up sooner: the process is about to end, and what is not confirmed stays where it is."""
@@ -188,9 +198,7 @@ class _Link:
     def _close(self) -> None:
         for greenlet in self._greenlets:
             greenlet.kill()
-        # whatever a half-dead socket says, we are done with it
-        with contextlib.suppress(Exception):
-            self._kombu_connection.collect(socket_timeout=1)
+        _drop(self._kombu_connection)
 
     def _read(self) -> None:
         try:
@@ -242,3 +250,10 @@ class _Link:
 def _largest(version: str) -> int:
     major = version.partition(".")[0]
     return _LARGEST_BEFORE_4 if major.isdigit() and int(major) < 4 else _LARGEST
+
+
+def _drop(connection: Connection) -> None:
+    """Close the socket without a word, if it is open."""
+    # whatever a half-dead socket says, we are done with it
+    with contextlib.suppress(Exception):
+        connection.collect()

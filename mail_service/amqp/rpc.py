@@ -53,7 +53,7 @@ class RpcConsumer(NamekoRpcConsumer):
         """
         Return when all methods have left.
 
-        A stop in the middle of the start finds methods that had not registered yet: for nameko each of them is the last.
+        A stop in the middle of the start finds methods that had not registered: for nameko each of them is the last.
         """
         if self._unregistered_from_queue_consumer.ready():
             self._unregistering_providers.add(provider)

@@ -29,7 +29,7 @@ from mail_service.outcome import FINAL, Status
 
 ENTRY_STATUSES = tuple(sorted(str(status) for status in FINAL - {Status.SENT}))
 FINAL_STATUSES = tuple(sorted(str(status) for status in FINAL))
-LARGEST_PAGE = 1000
+LARGEST_PAGE = 20_000
 #: rows deleted in one transaction, so that a purge of millions never keeps the deliveries waiting
 PURGE_SLICE = 500
 SLICE = 200

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 # Debian starts a server as soon as it is installed. policy-rc.d is its way to forbid that; an existing one is kept.
 _INSTALL = """
@@ -33,7 +36,11 @@ def install(*packages: str) -> bool:
     print(f"Installing {', '.join(packages)} with apt-get; no system service is started.", file=sys.stderr, flush=True)
     # the installation talks to standard error: standard output belongs to the program that needs the server
     command = [*become_root, "/bin/sh", "-c", _INSTALL, "install", *packages]
-    return subprocess.run(command, stdin=subprocess.DEVNULL, stdout=sys.stderr.fileno(), check=False).returncode == 0
+    # apt has a lock for this, but does not wait for the one around its lists
+    with (Path(tempfile.gettempdir()) / f"mail_service-install-{os.getuid()}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=2, check=False)
+    return done.returncode == 0
 
 
 def _way_to_root() -> list[str] | None:

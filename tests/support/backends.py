@@ -86,7 +86,7 @@ class Fussy(BaseEmailBackend):
                 continue
 
 
-class Impatient(Backoff):  # type: ignore[misc]  # nameko_amqp_retry has no types
+class Impatient(Backoff):
     """Two retries, soon."""
 
     schedule = (100,)
