@@ -30,8 +30,8 @@ class MailQueue:
         self._publisher = publisher
         #: to publish to an exchange that is not there closes the channel, which all workers share
         self._declared_levels: set[int] = set()
-        #: so that nobody uses a level that somebody else has only just declared
-        self._declaring = Semaphore()
+        #: by level, so that nobody uses one that somebody else has only just declared
+        self._declaring: dict[int, Semaphore] = {}
 
     def put(self, envelope: Envelope, mail: Mail | None = None, *, replay: bool = False) -> None:
         """A copy that is attempted as soon as a worker is free."""
@@ -93,7 +93,7 @@ class MailQueue:
         if level in self._declared_levels:
             return
         # whoever waits for another one's declaration has the same time as who declares
-        with self._publisher.time_limit(), self._declaring:
+        with self._publisher.time_limit(), self._declaring.setdefault(level, Semaphore()):
             if level in self._declared_levels:
                 return
             newborn = not self._publisher.declare(lambda connection: topology.is_declared(connection, level))

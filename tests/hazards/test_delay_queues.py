@@ -51,8 +51,8 @@ def test_many_retries_with_the_default_jitter_need_few_queues(
     """
     with Retrying(stack, amqp_uri, tmp_path) as service:
         service.give(*({"id": str(number), "raises": "default"} for number in range(400)))
-        eventually(lambda: len(service.attempts()) >= 400, 20)
-        eventually(lambda: depth(amqp_uri, WORK) == 0 and delay_queues(rabbitmq, amqp_uri), 20)
+        eventually(lambda: len(service.attempts()) >= 400, 60)
+        eventually(lambda: depth(amqp_uri, WORK) == 0 and delay_queues(rabbitmq, amqp_uri), 60)
 
         found = delay_queues(rabbitmq, amqp_uri)
 

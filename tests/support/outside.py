@@ -102,6 +102,14 @@ class Rpc:
         self._drain(0)
         return correlation_id in self._replies
 
+    def is_alive(self) -> bool:
+        """Whether its connection still is one: the broker may have been restarted meanwhile."""
+        try:
+            self._drain(0)
+        except BROKEN:
+            return False
+        return True
+
     def close(self) -> None:
         with contextlib.suppress(*BROKEN):
             self._connection.release()
@@ -151,19 +159,25 @@ class Events:
     def types(self, mail_id: str) -> list[str]:
         return [kind for kind, _ in self.of(mail_id)]
 
+    def is_listening(self) -> bool:
+        return self._ready.is_set()
+
     def _listen(self) -> None:
-        with contextlib.suppress(*BROKEN), kombu.Connection(self._uri, connect_timeout=10) as connection:
+        while not self._stopped.is_set():
+            # the broker goes away in some tests: what it says meanwhile is not heard
+            with contextlib.suppress(*BROKEN):
+                self._listen_once()
+            self._ready.clear()
+            self._stopped.wait(0.2)
+
+    def _listen_once(self) -> None:
+        with kombu.Connection(self._uri, connect_timeout=10) as connection:
             queue = kombu.Queue(f"outside-{uuid.uuid4()}", self._exchange, routing_key="#", exclusive=True)
             with connection.Consumer([queue], callbacks=[self._on_event], no_ack=True):
                 self._ready.set()
                 while not self._stopped.is_set():
-                    try:
+                    with contextlib.suppress(TimeoutError, socket.timeout):
                         connection.drain_events(timeout=0.05)
-                    except (TimeoutError, socket.timeout):  # noqa: UP041
-                        continue
-                    except BROKEN:
-                        # the broker went away, as some tests want it; there is nothing more to hear
-                        return
 
     def _on_event(self, body: dict[str, Any], message: kombu.Message) -> None:
         self._seen.append((message.delivery_info["routing_key"], body))
