@@ -19,6 +19,7 @@ from mail_service import topology
 from mail_service.amqp.publisher import Publisher
 from mail_service.envelope import CONTENT_TYPE, ReplyTo
 from mail_service.errors import DeliveryFailed, Expired
+from mail_service.ledger.holdings import Hold
 from mail_service.ledger.records import Mail
 from mail_service.outcome import Status
 
@@ -49,6 +50,11 @@ class Announcer:
             self.answer(mail, caller)
         if mail.status in _DISPATCHED:
             self._tell(record, exchange=self._events.name, routing_key=f"email_{mail.status}")
+
+    def held(self, what: str, hold: Hold) -> None:
+        """Dispatch ``mailer_held`` or ``mailer_released``."""
+        facts = {"mailer": hold.mailer, "reason": str(hold.reason), "text": hold.text, "since": hold.since}
+        self._tell(facts, exchange=self._events.name, routing_key=what)
 
     def answer(self, mail: Mail, caller: ReplyTo) -> None:
         """Answer *caller* of ``send`` if the mail is final or held."""

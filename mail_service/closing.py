@@ -19,18 +19,17 @@ from typing import Protocol
 from nameko_amqp_retry import Backoff
 
 from mail_service import clock, topology
-from mail_service.amqp.mailqueue import MailQueue, jittered
+from mail_service.amqp.mailqueue import MailQueue
 from mail_service.amqp.publisher import TooLarge
 from mail_service.announcing import Announcer
-from mail_service.delivery import Delivery, Dropped, Misplaced, Postponed, Tried
+from mail_service.delivery import Delivery, Dropped, HeldBack, Misplaced, Postponed, Tried
 from mail_service.envelope import Envelope, ReplyTo
 from mail_service.errors import Conflict
 from mail_service.ledger import Ledger, StoreDown
 from mail_service.ledger.records import Attempt, Change, Mail
 from mail_service.logs import say
 from mail_service.outcome import Kind, Status
-from mail_service.settings import Settings
-from mail_service.settling import Step, ended, expired, waiting
+from mail_service.settling import ended, expired, waiting
 
 _log = logging.getLogger(__name__)
 
@@ -49,8 +48,7 @@ class Desk:
     Closes attempts. Every method returns when the message may be acknowledged, and raises PublishFailed if it may not.
     """
 
-    def __init__(self, settings: Settings, ledger: Ledger, queue: MailQueue, announcer: Announcer) -> None:
-        self._settings = settings
+    def __init__(self, ledger: Ledger, queue: MailQueue, announcer: Announcer) -> None:
         self._ledger = ledger
         self._queue = queue
         self._announcer = announcer
@@ -60,8 +58,8 @@ class Desk:
         match exc or result:
             case Backoff() as backoff:
                 self._retry(delivery, backoff, delay_of)
-            case Tried() as tried if tried.settled.step == Step.HOLD:
-                self._hold(delivery, tried)
+            case HeldBack() as held:
+                self._continue(delivery, held.change, Status.HELD, held.delay_ms, is_news=held.is_news)
             case Tried() as tried:
                 self._finish(delivery, tried.change)
             case Postponed() as postponed:
@@ -78,8 +76,9 @@ class Desk:
     def _postpone(self, delivery: Delivery, postponed: Postponed) -> None:
         """The successor is all that this copy was: what stands in for the only copy must not look like a double."""
         more = {topology.REDELIVERED: True} if delivery.redelivered else {}
-        if delivery.headers.get(topology.REPLAY):
-            more[topology.REPLAY] = True
+        for header in (topology.REPLAY, topology.HELD):
+            if delivery.headers.get(header) is True:
+                more[header] = True
         self._queue.put_later(delivery.envelope, postponed.mail, postponed.delay_ms, more=more)
 
     def _retry(self, delivery: Delivery, backoff: Backoff, delay_of: DelayOf) -> None:
@@ -102,12 +101,10 @@ class Desk:
         if end is not None and clock.later(delay_ms / 1000) > end:
             raise Backoff.Expired(f"its next attempt would be later than expires_at {clock.iso(end)}")
 
-    def _hold(self, delivery: Delivery, tried: Tried) -> None:
-        asked_s = tried.settled.wait_s or self._settings.hold_probe
-        self._continue(delivery, tried.change, Status.HELD, jittered(int(min(asked_s, 7 * 86400) * 1000)))
-
-    def _continue(self, delivery: Delivery, change: Change, status: Status, delay_ms: int) -> None:
-        """On to another attempt after *delay_ms*."""
+    def _continue(
+        self, delivery: Delivery, change: Change, status: Status, delay_ms: int, *, is_news: bool = True
+    ) -> None:
+        """On to another attempt after *delay_ms*; nobody is told again what is no news."""
         mail = waiting(change.mail, status, clock.iso(clock.later(delay_ms / 1000)))
         change = replace(change, mail=mail)
         settled = {address: state for address, state in mail.recipients.items() if Status(state["status"]).is_final}
@@ -120,15 +117,17 @@ class Desk:
             callers = [*callers, *self._ledger.record(change).waiters]
         except StoreDown:
             envelope = replace(envelope, unrecorded=[*delivery.envelope.unrecorded, change.to_json()])
+        more = {topology.HELD: True} if status == Status.HELD else {}
         try:
-            self._queue.put_later(envelope, mail, delay_ms)
+            self._queue.put_later(envelope, mail, delay_ms, more=more)
         except TooLarge:
             # who is settled stands in the ledger too, and the copy that came was small enough
             if envelope.unrecorded:
                 raise
-            self._queue.put_later(replace(delivery.envelope, unrecorded=()), mail, delay_ms)
+            self._queue.put_later(replace(delivery.envelope, unrecorded=()), mail, delay_ms, more=more)
         self._ledger.carried(mail.id)
-        self._announcer.change(mail, callers)
+        if is_news or callers:
+            self._announcer.change(mail, callers)
 
     def _finish(self, delivery: Delivery, change: Change) -> None:
         """The mail is final."""
@@ -207,10 +206,10 @@ def _broken_off(change: Change, problem: BaseException) -> Change:
         mailer=mail.mailer,
         diagnosis=str(Kind.PERMANENT),
         text="".join(traceback.format_exception(problem))[-8000:],
-        milliseconds=change.attempt.milliseconds if change.attempt else 0,
+        milliseconds=sum(each.milliseconds for each in change.attempts),
         recipients=mail.recipients,
     )
-    return replace(change, mail=mail, attempt=attempt)
+    return replace(change, mail=mail, attempts=[attempt])
 
 
 def _counted(mail: Mail) -> Mail:

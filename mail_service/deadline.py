@@ -29,20 +29,27 @@ class Deadline:
     """Runs attempts of at most *seconds*; `cut_short` ends those that are running, and all that come after."""
 
     def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
+        #: of one attempt, with all mailers that it asks
+        self.seconds = seconds
         self._running: set[Event] = set()
         self._is_over = False
 
-    def run(self, attempt: Callable[[], T]) -> T:
-        """What *attempt* returns or raises. Raises DeadlineExceeded, or Exited for what is no Exception."""
+    def run(self, attempt: Callable[[], T], within_s: float | None = None) -> T:
+        """
+        What *attempt* returns or raises. Raises DeadlineExceeded, or Exited for what is no Exception.
+
+        Args:
+            within_s: Seconds, where less than usual are left.
+        """
+        seconds = self.seconds if within_s is None else min(self.seconds, within_s)
         if self._is_over:
             raise DeadlineExceeded(_STOPPING)
         ended: Any = Event()
         greenlet = eventlet.spawn(_report, attempt, ended)
         self._running.add(ended)
-        text = f"no end after {self._seconds:g} seconds"
+        text = f"no end after {seconds:.3g} seconds"
         try:
-            with eventlet.Timeout(self._seconds, DeadlineExceeded(text)):
+            with eventlet.Timeout(seconds, DeadlineExceeded(text)):
                 result: T = ended.wait()
                 return result
         finally:

@@ -1,16 +1,14 @@
 """
-One attempt to deliver one mail: claim it, hand it to its mailer, and say what happens next.
+One attempt to deliver one mail: claim it, have it handed over, and say what happens next.
 
-`Courier.attempt` is where anything may go wrong and nothing gets out: whatever a backend raises, returns or never
-returns, and whatever its own bugs are, the attempt ends in exactly one verdict. A retry is asked for by raising a
-Backoff, as nameko-amqp-retry has it; everything else is returned.
+Each attempt ends in exactly one verdict. A retry is asked for by raising a Backoff, as nameko-amqp-retry has it;
+everything else is returned.
 """
 
 from __future__ import annotations
 
 import logging
-import time
-import traceback
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
@@ -19,9 +17,9 @@ from nameko_amqp_retry import Backoff
 
 from mail_service import clock, message, topology
 from mail_service.backoff import MailBackoff, backoff_class
-from mail_service.deadline import Deadline
-from mail_service.diagnosis import Context
 from mail_service.envelope import Envelope
+from mail_service.handover import Handed, Handover, Round
+from mail_service.holds import SOONER, Held, Keeper
 from mail_service.ledger.records import (
     Attempt,
     Change,
@@ -36,11 +34,11 @@ from mail_service.ledger.records import (
     recipient,
 )
 from mail_service.logs import say
-from mail_service.mailers import Mailer, unwrap
+from mail_service.mailers import Mailer
 from mail_service.message import Options
 from mail_service.outcome import Diagnosis, Kind, Receipt, Status
 from mail_service.settings import Settings
-from mail_service.settling import MOST_DEATHS, Settled, Step, expired, settle
+from mail_service.settling import MOST_DEATHS, Settled, Step, deciding_of, expired, settle, state_of
 
 _log = logging.getLogger(__name__)
 
@@ -48,6 +46,8 @@ _log = logging.getLogger(__name__)
 BUSY_MS = 1000
 #: A delay level may end this much early by the clocks of two hosts; not worth another round, milliseconds.
 EARLY_MS = 1000
+#: seconds; a provider that asks for more is looked at all the same
+LONGEST_HOLD_S = 7 * 86_400
 DOORS = ("send", "submit", "event")
 #: What a count in a header may be; PostgreSQL's integer ends at twice this.
 LARGEST_NUMBER = 1_000_000_000
@@ -156,7 +156,17 @@ class Tried:
     change: Change
 
 
-Verdict = Postponed | Dropped | Misplaced | Tried
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeldBack:
+    """The mail waits for its mailer, whether it was attempted or not; *change* is complete but for the time."""
+
+    change: Change
+    delay_ms: int
+    #: nobody was told yet that it is held, and why
+    is_news: bool
+
+
+Verdict = Postponed | Dropped | Misplaced | Tried | HeldBack
 
 
 class Claims(Protocol):
@@ -177,14 +187,14 @@ class Courier:
         settings: Settings,
         ledger: Claims,
         mailers: Callable[[str], Mailer | None],
-        classify: Callable[[BaseException, Context], Diagnosis],
-        deadline: Deadline,
+        handover: Handover,
+        keeper: Keeper,
     ) -> None:
         self._settings = settings
         self._ledger = ledger
         self._mailers = mailers
-        self._classify = classify
-        self._deadline = deadline
+        self._handover = handover
+        self._keeper = keeper
         self._backoffs = {name: backoff_class(schedule) for name, schedule in settings.schedules.items()}
         self._has_a_suspect = False
 
@@ -210,7 +220,7 @@ class Courier:
             return Postponed(delay_ms=delivery.early_ms, mail=delivery.mail)
         if delivery.envelope.unrecorded and (written := self._write_down(delivery)) and delivery.only_to_record:
             return Dropped(mail=written)
-        if wait_ms := self._wait_for_send_at(delivery):
+        if wait_ms := self._wait_for_send_at(delivery) or self._still_held(delivery):
             return Postponed(delay_ms=wait_ms, mail=delivery.mail)
         claim = self._ledger.claim(
             Copy(
@@ -244,6 +254,13 @@ class Courier:
         self._ledger.accept(replace(delivery.mail, next_attempt_at=clock.iso(moment)))
         return wait_ms
 
+    def _still_held(self, delivery: Delivery) -> int:
+        """Milliseconds until a mail that is known to be held looks again, 0 when it may have changed."""
+        if delivery.headers.get(topology.HELD) is not True or _has_expired(delivery):
+            return 0
+        wait_s = self._keeper.look(delivery.mail.mailer, message.author(delivery.canonical))
+        return math.ceil((wait_s or 0) * 1000)
+
     def _write_down(self, delivery: Delivery) -> Mail | None:
         """Record what happened while the database was away; forged or damaged facts are left out."""
         last = None
@@ -260,14 +277,28 @@ class Courier:
         return last
 
     def _attempt(self, delivery: Delivery, mail: Mail) -> Verdict:
-        if delivery.options.expires_at and delivery.options.expires_at <= clock.now():
+        if _has_expired(delivery):
+            assert delivery.options.expires_at is not None  # noqa: S101 - it has passed
             return self._give_up(
                 delivery, expired(mail, f"expires_at {clock.iso(delivery.options.expires_at)} has passed")
             )
-        started = time.monotonic()
-        at = clock.now_iso()
-        receipts, backoff = self._hand_over(delivery, mail)
-        return self._conclude(delivery, mail, receipts, backoff, at=at, seconds=time.monotonic() - started)
+        handed = self._handover.attempt(delivery.envelope, delivery.canonical, mail)
+        if isinstance(handed, Held):
+            return self._hold_back(delivery, mail, handed)
+        return self._conclude(delivery, mail, handed)
+
+    def _hold_back(self, delivery: Delivery, mail: Mail, held: Held) -> HeldBack:
+        """Nobody was asked: the mailer is held, and this mail with it."""
+        states = {
+            address: recipient(Status.HELD, detail=held.text) if address in set(mail.open_recipients) else state
+            for address, state in mail.recipients.items()
+        }
+        change = self._change(delivery, replace(mail, recipients=states, error=held.text), None)
+        return HeldBack(
+            change=change,
+            delay_ms=math.ceil(held.seconds * 1000),
+            is_news=(mail.status, mail.error) != (Status.HELD, held.text),
+        )
 
     def _settle_interrupted(self, delivery: Delivery, mail: Mail) -> Verdict:
         """The process ended in the middle of an attempt, so how that went is unknown."""
@@ -279,36 +310,37 @@ class Courier:
         else:
             diagnosis = Diagnosis(kind=Kind.UNKNOWN, text=text, code="crash")
         receipts = [Receipt(address=address, diagnosis=diagnosis) for address in mail.open_recipients]
-        return self._conclude(delivery, mail, receipts, None, at=clock.now_iso(), seconds=0.0, survived=False)
-
-    def _conclude(
-        self,
-        delivery: Delivery,
-        mail: Mail,
-        receipts: Sequence[Receipt],
-        backoff: Backoff | None,
-        *,
-        at: str,
-        seconds: float,
-        survived: bool = True,
-    ) -> Tried:
         mailer = self._mailers(mail.mailer)
-        settled = settle(mail, receipts, on_unknown=mailer.on_unknown if mailer else "retry")
+        handed = Handed(
+            rounds=[Round(mailer=mail.mailer, receipts=receipts, at=clock.now_iso(), seconds=0.0)],
+            receipts=receipts,
+            on_unknown=mailer.on_unknown if mailer else "retry",
+        )
+        return self._conclude(delivery, mail, handed, survived=False)
+
+    def _conclude(self, delivery: Delivery, mail: Mail, handed: Handed, *, survived: bool = True) -> Verdict:
+        settled = settle(mail, handed.receipts, on_unknown=handed.on_unknown)
         if survived:
             settled = replace(settled, mail=replace(settled.mail, deaths=0))
-        attempt = Attempt(
-            at=at,
-            mailer=mail.mailer,
-            diagnosis=str(settled.diagnosis.kind),
-            text="\n".join(filter(None, [settled.diagnosis.text, settled.diagnosis.trace])),
-            milliseconds=round(seconds * 1000),
-            recipients={receipt.address: settled.mail.recipients[receipt.address] for receipt in receipts},
-        )
-        tried = Tried(settled=settled, change=self._change(delivery, settled.mail, attempt))
-        _log_attempt(tried, number_of=mail.attempts + 1, seconds=seconds, again=mail.status == Status.HELD)
+        attempts = [_as_attempt(settled, each, len(handed.rounds)) for each in handed.rounds]
+        tried = Tried(settled=settled, change=self._change(delivery, settled.mail, attempts))
+        was_held = mail.status == Status.HELD
+        _log_attempt(tried, handed, number_of=mail.attempts + 1, again=was_held)
         if settled.step == Step.RETRY:
-            raise self._backoff(delivery, settled, backoff, tried)
+            raise self._backoff(delivery, settled, handed.backoff, tried)
+        if settled.step == Step.HOLD:
+            wait_s = self._wait_of(mail.mailer, message.author(delivery.canonical), settled)
+            is_news = not was_held or mail.error != settled.mail.error
+            return HeldBack(change=tried.change, delay_ms=math.ceil(wait_s * 1000), is_news=is_news)
         return tried
+
+    def _wait_of(self, mailer: str, sender: str, settled: Settled) -> float:
+        """Seconds until a mail that was attempted and is held looks again."""
+        look_s = self._keeper.look(mailer, sender)
+        if look_s is None:
+            # it is held alone
+            return min(settled.wait_s or self._settings.hold_probe * SOONER, LONGEST_HOLD_S)
+        return look_s
 
     def _backoff(self, delivery: Delivery, settled: Settled, own: Backoff | None, tried: Tried) -> Backoff:
         """The schedule's Backoff, or the one a backend raised itself, with what it has to carry."""
@@ -325,66 +357,12 @@ class Courier:
         settled = Settled(mail=mail, step=Step.FINAL, diagnosis=Diagnosis(kind=Kind.PERMANENT, text=mail.error or ""))
         return Tried(settled=settled, change=self._change(delivery, mail, None))
 
-    def _change(self, delivery: Delivery, mail: Mail, attempt: Attempt | None) -> Change:
+    def _change(self, delivery: Delivery, mail: Mail, attempts: Sequence[Attempt] | None) -> Change:
         mail = replace(mail, generation=mail.generation + 1, updated_at=clock.now_iso())
         content = (
             None if mail.status == Status.SENT else replace(delivery.envelope, unrecorded=(), reply_to=None).body()
         )
-        return Change(mail=mail, attempt=attempt, content=content)
-
-    def _hand_over(self, delivery: Delivery, mail: Mail) -> tuple[list[Receipt], Backoff | None]:
-        """
-        Receipts for everybody who waits, whatever happens. A Backoff that the backend raised itself is handed back.
-        """
-        waiting = mail.open_recipients
-        mailer = self._mailers(mail.mailer)
-        if mailer is None:
-            text = f"no mailer is configured under the name {mail.mailer!r}"
-            return _receipts(waiting, Diagnosis(kind=Kind.CONFIGURATION, text=text, code="no mailer")), None
-        context = Context(mailer=mail.mailer, backend=mailer.backend, attempt=mail.attempts + 1)
-        try:
-            email = message.load(dict(delivery.canonical))
-            if not mailer.keeps_send_at:
-                # it has come; what is left of it would only be refused
-                email.send_at = None
-            message.stamp(email, message_id=delivery.envelope.message_id, date=delivery.envelope.date)
-            receipts = self._deadline.run(lambda: mailer.send(email, waiting, attempt=context.attempt))
-            return _complete(receipts, waiting), None
-        except Exception as exc:
-            error, stage = unwrap(exc)
-            if isinstance(error, Backoff):
-                text = "the backend asked for a retry"
-                return _receipts(waiting, Diagnosis(kind=Kind.TRANSIENT, text=text, code="Backoff")), error
-            return _receipts(waiting, self.diagnose(error, replace(context, stage=stage))), None
-
-    def diagnose(self, exc: BaseException, context: Context) -> Diagnosis:
-        """The classifier's word. One that raises is a permanent failure with both tracebacks, never a stall."""
-        try:
-            diagnosis = _expect_diagnosis(self._classify(exc, context))
-        except Exception as second:
-            text = f"the classifier failed ({type(second).__name__}) while it looked at {type(exc).__name__}"
-            trace = f"{_traceback(second)}\nwhile it looked at:\n{_traceback(exc)}"
-            return Diagnosis(kind=Kind.PERMANENT, text=text, trace=trace, code="classifier")
-        if diagnosis.kind == Kind.PERMANENT and not diagnosis.code.startswith(("smtp", "http")):
-            return replace(diagnosis, trace=_traceback(exc))
-        return diagnosis
-
-
-def _expect_diagnosis(answer: object) -> Diagnosis:
-    if not isinstance(answer, Diagnosis):
-        raise TypeError(f"the classifier answered {type(answer).__name__}, not a Diagnosis")
-    return answer
-
-
-def _receipts(addresses: Sequence[str], diagnosis: Diagnosis) -> list[Receipt]:
-    return [Receipt(address=address, diagnosis=diagnosis) for address in addresses]
-
-
-def _complete(receipts: Sequence[Receipt], waiting: Sequence[str]) -> list[Receipt]:
-    """One receipt for each who waits: a mailer that says nothing about somebody leaves the outcome unknown."""
-    known = {receipt.address: receipt for receipt in receipts}
-    silent = Diagnosis(kind=Kind.UNKNOWN, text="the mailer did not say what became of this recipient", code="silent")
-    return [known.get(address) or Receipt(address=address, diagnosis=silent) for address in waiting]
+        return Change(mail=mail, attempts=attempts or (), content=content)
 
 
 def _remaining_ms(mail: Mail) -> int:
@@ -393,31 +371,44 @@ def _remaining_ms(mail: Mail) -> int:
     return max(0, clock.to_ms(clock.parse(mail.next_attempt_at)) - clock.now_ms())
 
 
-def _traceback(exc: BaseException) -> str:
-    try:
-        # an exception's text may be longer than all the rest
-        return "".join(piece[:2000] for piece in traceback.format_exception(exc))[-8000:]
-    except Exception:
-        return f"{type(exc).__name__} (its traceback cannot be printed)"
+def _has_expired(delivery: Delivery) -> bool:
+    return delivery.options.expires_at is not None and delivery.options.expires_at <= clock.now()
 
 
-def _log_attempt(tried: Tried, *, number_of: int, seconds: float, again: bool) -> None:
-    """One line. ERROR calls somebody who has to act: once for a held mail, not at each look."""
-    settled = tried.settled
-    verdict = {Step.RETRY: "deferred", Step.HOLD: "held"}.get(settled.step) or str(settled.mail.status)
-    level = logging.INFO if settled.diagnosis.kind == Kind.ACCEPTED else logging.WARNING
-    if settled.diagnosis.kind == Kind.CONFIGURATION:
-        level = logging.INFO if again else logging.ERROR
-    say(
-        _log,
-        level,
-        "attempt %(attempt)d of %(id)s by %(mailer)s: %(verdict)s in %(seconds).3f s",
-        event="attempt",
-        id=settled.mail.id,
-        attempt=number_of,
-        mailer=settled.mail.mailer,
-        verdict=verdict,
-        seconds=round(seconds, 3),
-        diagnosis=str(settled.diagnosis.kind),
-        code=settled.diagnosis.code or None,
+def _as_attempt(settled: Settled, round_: Round, rounds: int) -> Attempt:
+    """What stands in the error log about one mailer's part."""
+    deciding = settled.diagnosis if rounds == 1 else deciding_of(round_.receipts)
+    states = {each.address: state_of(each) for each in round_.receipts}
+    return Attempt(
+        at=round_.at,
+        mailer=round_.mailer,
+        diagnosis=str(deciding.kind),
+        text="\n".join(filter(None, [deciding.text, deciding.trace])),
+        milliseconds=round(round_.seconds * 1000),
+        recipients={address: settled.mail.recipients[address] for address in states} if rounds == 1 else states,
     )
+
+
+def _log_attempt(tried: Tried, handed: Handed, *, number_of: int, again: bool) -> None:
+    """One line for each mailer that was asked. A mail that is looked at again and again is no news."""
+    settled = tried.settled
+    for round_ in handed.rounds:
+        is_last = round_ is handed.rounds[-1]
+        diagnosis = settled.diagnosis if is_last else deciding_of(round_.receipts)
+        verdict = {Step.RETRY: "deferred", Step.HOLD: "held"}.get(settled.step) or str(settled.mail.status)
+        level = logging.INFO if diagnosis.kind == Kind.ACCEPTED else logging.WARNING
+        if diagnosis.kind == Kind.CONFIGURATION:
+            level = logging.INFO if again else logging.ERROR
+        say(
+            _log,
+            level,
+            "attempt %(attempt)d of %(id)s by %(mailer)s: %(verdict)s in %(seconds).3f s",
+            event="attempt",
+            id=settled.mail.id,
+            attempt=number_of,
+            mailer=round_.mailer,
+            verdict=verdict if is_last else "the next mailer is asked",
+            seconds=round(round_.seconds, 3),
+            diagnosis=str(diagnosis.kind),
+            code=diagnosis.code or None,
+        )

@@ -27,7 +27,12 @@ class Doors:
     def health(self) -> dict[str, dict[str, Any]]:
         """How every part is."""
         runtime = self.runtime
-        return health(lambda: connecting.connection(runtime.config), runtime.database.check, runtime.mailers)
+        return health(
+            lambda: connecting.connection(runtime.config),
+            runtime.database.check,
+            runtime.mailers,
+            runtime.keeper.holds(),
+        )
 
 
 class DoorProvider(RuntimeProvider):
@@ -37,6 +42,6 @@ class DoorProvider(RuntimeProvider):
         """Doors for one call."""
         runtime = super().get_dependency(worker_ctx)
         accept = Acceptance(runtime.settings, runtime.ledger, runtime.queue, runtime.announcer)
-        operate = Operator(runtime.ledger, runtime.error_log, runtime.queue, accept)
+        operate = Operator(runtime.ledger, runtime.error_log, runtime.queue, accept, runtime.holdings, runtime.releaser)
         caller = getattr(worker_ctx, "caller", _NOBODY)
         return Doors(runtime=runtime, accept=accept, operate=operate, caller=caller)

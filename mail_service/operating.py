@@ -5,8 +5,7 @@ What operators do with mails that failed or wait: put them back on their way, at
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import eventlet
@@ -14,13 +13,14 @@ from kombu import Connection
 
 from mail_service.accepting import Acceptance
 from mail_service.amqp.mailqueue import MailQueue
-from mail_service.envelope import Envelope
 from mail_service.errors import InvalidMessage, NotFound
 from mail_service.ledger import Ledger
 from mail_service.ledger.errorlog import ENTRY_STATUSES, FINAL_STATUSES, ErrorLog, Filter, is_text
+from mail_service.ledger.holdings import Hold, Holdings
 from mail_service.ledger.records import Mail
 from mail_service.mailers import Mailer
 from mail_service.outcome import Status
+from mail_service.releasing import Releaser, restored
 
 #: entries that ``replay(all=True)`` means: who marked one as dealt with does not want it sent
 _UNDISCARDED = tuple(status for status in ENTRY_STATUSES if status != Status.DISCARDED)
@@ -31,11 +31,21 @@ HEALTH_TIMEOUT_S = 5
 class Operator:
     """Everything that is asked for by id or by filter."""
 
-    def __init__(self, ledger: Ledger, error_log: ErrorLog, queue: MailQueue, acceptance: Acceptance) -> None:
+    def __init__(  # noqa: PLR0917 - all that an operator may touch
+        self,
+        ledger: Ledger,
+        error_log: ErrorLog,
+        queue: MailQueue,
+        acceptance: Acceptance,
+        holdings: Holdings,
+        releaser: Releaser,
+    ) -> None:
         self._ledger = ledger
         self._error_log = error_log
         self._queue = queue
         self._acceptance = acceptance
+        self._holdings = holdings
+        self._releaser = releaser
 
     def status(self, mail_id: Any) -> dict[str, Any]:
         """The record. Raises NotFound."""
@@ -91,11 +101,11 @@ class Operator:
     def retry_now(self, filters: Mapping[str, Any]) -> int:
         """Attempt waiting mail now; answers how many."""
         wanted = Filter.parse(filters)
+        # who asks for an attempt now means those, too, whose mailer is held: the first of them is a probe
+        self._holdings.probe_now()
         count = 0
         for mail, content in self._error_log.contents(wanted, (Status.DEFERRED, Status.HELD)):
-            due = replace(mail, generation=mail.generation + 1, next_attempt_at=None)
-            self._queue.put(_restored(content, due), due)
-            self._error_log.put_back(due)
+            self._releaser.bring(mail, content)
             count += 1
         return count
 
@@ -105,14 +115,9 @@ class Operator:
         if mail.is_raw:
             envelope, mail = self._acceptance.again(mail, content)
         else:
-            envelope = _restored(content, mail)
+            envelope = restored(content, mail)
         self._queue.put(envelope, mail, replay=True)
         self._error_log.put_back(mail)
-
-
-def _restored(content: bytes, mail: Mail) -> Envelope:
-    accepted = {address: state for address, state in mail.recipients.items() if state["status"] == Status.SENT}
-    return replace(Envelope.parse(content), settled=accepted)
 
 
 def _id(value: Any) -> str:
@@ -137,16 +142,28 @@ def _meant(mail_id: Any, filters: Mapping[str, Any], verb: str) -> Filter | str:
 
 
 def health(
-    connect: Callable[[], Connection], check_database: Callable[[], None], mailers: Mapping[str, Mailer]
+    connect: Callable[[], Connection],
+    check_database: Callable[[], None],
+    mailers: Mapping[str, Mailer],
+    holds: Sequence[Hold] = (),
 ) -> dict[str, dict[str, Any]]:
-    """Ask every part at once how it is: ``{"broker": {"ok", "text"}, "database": …, "mailer default": …}``."""
+    """
+    Ask every part at once how it is: ``{"broker": {"ok", "text"}, "database": …, "mailer default": …}``.
+
+    A mailer that is held is not asked: its next mail is.
+    """
     checks: dict[str, Callable[[], str]] = {
         "broker": lambda: _check_broker(connect),
         "database": lambda: _check_database(check_database),
     }
-    checks |= {f"mailer {name}": mailer.check for name, mailer in mailers.items()}
+    held = {f"mailer {hold.mailer}": _as_part(hold) for hold in holds if not hold.sender}
+    checks |= {f"mailer {name}": mailer.check for name, mailer in mailers.items() if f"mailer {name}" not in held}
     greenlets = {name: eventlet.spawn(_checked, check) for name, check in checks.items()}
-    return {name: greenlet.wait() for name, greenlet in greenlets.items()}
+    return {name: greenlet.wait() for name, greenlet in greenlets.items()} | held
+
+
+def _as_part(hold: Hold) -> dict[str, Any]:
+    return {"ok": False, "text": f"held since {hold.since} ({hold.reason}): {hold.text[:300]}"}
 
 
 def _check_database(check: Callable[[], None]) -> str:

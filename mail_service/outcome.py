@@ -67,6 +67,21 @@ class Kind(StrEnum):
     UNKNOWN = "unknown"
 
 
+class Scope(StrEnum):
+    """Whom a failure is about: who else would fail alike."""
+
+    #: this mail, or one of its recipients
+    MAIL = "mail"
+    #: all mail of the same sender, such as one whose domain the provider does not know
+    SENDER = "sender"
+    #: all mail through the same mailer: its account, its address, the provider itself
+    MAILER = "mailer"
+
+
+#: of a diagnosis that names none
+_SCOPE_OF = {Kind.THROTTLED: Scope.MAILER, Kind.CONFIGURATION: Scope.MAILER}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Diagnosis:
     """What a failure (or a success) means for the recipients it speaks about."""
@@ -82,6 +97,13 @@ class Diagnosis:
     wait_s: float | None = None
     #: nothing of the mail can have been accepted, so another mailer may be tried in the same attempt
     certainly_not_sent: bool = False
+    #: None is the mailer where it is throttled or wrongly configured, else this mail alone
+    scope: Scope | None = None
+
+    @property
+    def concerns(self) -> Scope:
+        """Who else would fail alike. A mailer that is held, or a breaker that counts, goes by this."""
+        return self.scope or _SCOPE_OF.get(self.kind, Scope.MAIL)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

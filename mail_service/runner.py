@@ -9,13 +9,14 @@ alive.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import selectors
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any, NoReturn
@@ -165,8 +166,6 @@ def _run_child(config_path: str, leash: int, beats: int) -> int:
     import eventlet
 
     eventlet.monkey_patch()
-    from nameko.cli.run import run as run_services
-
     config = load_config_file(config_path)
     _configure_logging(config)
     try:
@@ -174,11 +173,35 @@ def _run_child(config_path: str, leash: int, beats: int) -> int:
 
         eventlet.spawn_n(_follow, leash)
         eventlet.spawn_n(_beat, beats)
-        run_services([service.MailService, service.HighLane, service.NormalLane, service.BulkLane], config)
+        _serve([service.MailService, service.HighLane, service.NormalLane, service.BulkLane], config)
     except ConfigurationError as exc:
         _say(str(exc))
         return EXIT_CONFIGURATION
     return 0
+
+
+def _serve(services: Sequence[type], config: Mapping[str, Any]) -> None:
+    """
+    Run until SIGTERM. As nameko's own ``run``, which ends with an error when it is told to stop while it still starts.
+    """
+    import eventlet
+    from nameko.runners import ServiceRunner
+
+    runner = ServiceRunner(dict(config))
+    for service in services:
+        runner.add_service(service)
+    stops: list[Any] = []
+    # a signal handler must not wait, so it leaves that to a greenlet
+    signal.signal(signal.SIGTERM, lambda _number, _frame: stops.append(eventlet.spawn(runner.stop)))
+    try:
+        runner.start()
+        eventlet.spawn(runner.wait).wait()
+    except Exception:
+        if not stops:
+            raise
+        # some of its containers may have mail in flight
+        with contextlib.suppress(Exception):
+            stops[0].wait()
 
 
 def _configure_logging(config: Mapping[str, Any]) -> None:

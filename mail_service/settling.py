@@ -54,12 +54,8 @@ def settle(mail: Mail, receipts: Sequence[Receipt], *, on_unknown: str = "retry"
     """
     if on_unknown == "give_up":
         receipts = [_given_up(receipt) for receipt in receipts]
-    states = {receipt.address: _state(receipt, on_unknown) for receipt in receipts}
-    deciding = max(
-        (receipt.diagnosis for receipt in receipts),
-        key=lambda diagnosis: _WEIGHT.index(diagnosis.kind),
-        default=Diagnosis(kind=Kind.ACCEPTED),
-    )
+    states = {receipt.address: state_of(receipt, on_unknown) for receipt in receipts}
+    deciding = deciding_of(receipts)
     error = None if deciding.kind == Kind.ACCEPTED else deciding.text or str(deciding.kind)
     mail = replace(mail, recipients={**mail.recipients, **states}, error=error)
     statuses = {Status(state["status"]) for state in states.values()}
@@ -73,6 +69,15 @@ def settle(mail: Mail, receipts: Sequence[Receipt], *, on_unknown: str = "retry"
         mail = replace(mail, attempts=mail.attempts + 1)
     waits = [receipt.diagnosis.wait_s for receipt in receipts if receipt.diagnosis.wait_s]
     return Settled(mail=mail, step=step, diagnosis=deciding, wait_s=max(waits, default=None))
+
+
+def deciding_of(receipts: Sequence[Receipt]) -> Diagnosis:
+    """Of several diagnoses, the one that decides what comes next."""
+    return max(
+        (receipt.diagnosis for receipt in receipts),
+        key=lambda diagnosis: _WEIGHT.index(diagnosis.kind),
+        default=Diagnosis(kind=Kind.ACCEPTED),
+    )
 
 
 _STATUS_OF = {
@@ -93,7 +98,8 @@ def _given_up(receipt: Receipt) -> Receipt:
     return replace(receipt, diagnosis=replace(receipt.diagnosis, text=text))
 
 
-def _state(receipt: Receipt, on_unknown: str) -> Mapping[str, Any]:
+def state_of(receipt: Receipt, on_unknown: str = "retry") -> Mapping[str, Any]:
+    """What a receipt makes of its recipient, as a record has it."""
     kind, text = receipt.diagnosis.kind, receipt.diagnosis.text
     if kind == Kind.UNKNOWN and on_unknown == "give_up":
         return recipient(Status.FAILED, detail=text)

@@ -52,6 +52,8 @@ ERROR = "mail.error"
 REPLAY = "mail.replay"
 #: stands in for a copy that the broker had delivered before, so that an attempt may have begun
 REDELIVERED = "mail.redelivered"
+#: of a copy whose mail is held: it need not be claimed to be held again
+HELD = "mail.held"
 #: ``mail.state``: nothing is left to do but to write down what happened
 STATE_LOG = "log"
 

@@ -23,14 +23,18 @@ from mail_service.deadline import Deadline
 from mail_service.delivery import Courier, read
 from mail_service.envelope import Envelope
 from mail_service.errors import ConfigurationError, InvalidMessage
+from mail_service.handover import Handover, guarded
+from mail_service.holds import Keeper
 from mail_service.ledger import Ledger, StoreDown
 from mail_service.ledger.database import Database
 from mail_service.ledger.errorlog import ErrorLog
+from mail_service.ledger.holdings import Holdings
 from mail_service.ledger.records import RAW, Change, Copy, Mail
 from mail_service.logs import quiet_the_stack
 from mail_service.mailers import Mailer, open_mailer
 from mail_service.mailers.django_backend import configure_django
 from mail_service.outcome import Status
+from mail_service.releasing import Releaser, only
 from mail_service.settings import Settings, check_imports, load_settings
 from mail_service.settling import ended
 
@@ -100,18 +104,28 @@ class Runtime:
         self.queue = MailQueue(self.publisher)
         self.announcer = Announcer(self.publisher, config)
         self.deadline = Deadline(self.settings.attempt_timeout)
-        self.courier = Courier(
-            self.settings,
-            self.patient_ledger,
-            self.mailer,
-            import_from_path(self.settings.classifier),
-            self.deadline,
-        )
+        classify = guarded(import_from_path(self.settings.classifier))
         self.mailers = {
-            name: open_mailer(mailer, classify=self.courier.diagnose, attempt_timeout_s=self.settings.attempt_timeout)
+            name: open_mailer(mailer, classify=classify, attempt_timeout_s=self.settings.attempt_timeout)
             for name, mailer in self.settings.mailers.items()
         }
-        self.desk = Desk(self.settings, self.ledger, self.queue, self.announcer)
+        self.holdings = Holdings(self.database, self.ledger)
+        self.releaser = Releaser(self.error_log, self.queue)
+        self.keeper = Keeper(
+            self.holdings,
+            hold_probe_s=self.settings.hold_probe,
+            tell=self.announcer.held,
+            release=lambda mailer, rate: self.releaser.release(only(mailer), rate),
+        )
+        handover = Handover(
+            self.mailer,
+            classify=classify,
+            deadline=self.deadline,
+            keeper=self.keeper,
+            failover={name: mailer.failover for name, mailer in self.settings.mailers.items()},
+        )
+        self.courier = Courier(self.settings, self.patient_ledger, self.mailer, handover, self.keeper)
+        self.desk = Desk(self.ledger, self.queue, self.announcer)
         self.users = 0
 
     def mailer(self, name: str) -> Mailer | None:
@@ -213,7 +227,7 @@ def _name_what_does_nothing_yet(settings: Settings) -> None:
     idle = [
         f"mail.mailers.{mailer.name}.{key}"
         for mailer in settings.mailers.values()
-        for key in ("failover", "limit", "http_retry")
+        for key in ("limit", "http_retry")
         if getattr(mailer, key)
     ]
     if settings.bounce.to_sender:

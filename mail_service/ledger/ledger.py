@@ -24,6 +24,7 @@ from mail_service.errors import Conflict
 from mail_service.ledger import owner, tables
 from mail_service.ledger.database import Database, StoreDown
 from mail_service.ledger.records import (
+    Attempt,
     Change,
     Claim,
     Copy,
@@ -53,6 +54,8 @@ class Ledger:
 
     def __init__(self, database: Database, *, attempt_timeout_s: float) -> None:
         self.database = database
+        #: of what all processes share (``holdings``), as the newest claim saw it
+        self.revision = 0
         self._me = owner.this_process()
         self._owned_for = timedelta(seconds=attempt_timeout_s + OWNER_MARGIN_S)
         #: what this process attempts at this moment, and what it could not yet record
@@ -134,6 +137,7 @@ class Ledger:
         self.database.write(_end_intakes, mail_id)
 
     def _claim_all(self, connection: Connection, copies: Sequence[Copy]) -> list[Claim]:
+        self.revision = connection.execute(_revision).scalar_one()
         rows = _locked_rows(connection, {copy.mail.id for copy in copies})
         fresh: dict[str, Mail] = {}
         claimed: dict[str, Mail] = {}
@@ -254,6 +258,7 @@ def insert_into(connection: Connection, table: sa.Table) -> Any:
     return (postgresql if connection.dialect.name == "postgresql" else sqlite).insert(table)
 
 
+_revision = sa.select(tables.shared.c.revision)
 _select_rows = sa.select(*_mail_columns, tables.mail.c.owner, tables.mail.c.owned_until).with_for_update()
 
 
@@ -304,7 +309,7 @@ def _record_all(connection: Connection, changes: Sequence[Change]) -> list[Recor
     # two changes of one mail in one group: only the newest can win, and one statement must not name a row twice
     newest = {change.mail.id: change for change in sorted(changes, key=lambda change: change.mail.generation)}
     _upsert(connection, [newest[mail_id] for mail_id in sorted(newest)])
-    attempts = [_attempt_values(change) for change in changes if change.attempt]
+    attempts = [_attempt_values(change.mail, attempt) for change in changes for attempt in change.attempts]
     if attempts:
         # one whose commit was not heard of comes again
         connection.execute(insert_into(connection, tables.attempt).on_conflict_do_nothing(), attempts)
@@ -333,11 +338,9 @@ def _upsert(connection: Connection, changes: Sequence[Change]) -> None:
     connection.execute(statement, values)
 
 
-def _attempt_values(change: Change) -> dict[str, Any]:
-    attempt = change.attempt
-    assert attempt is not None  # noqa: S101 - the caller looked
+def _attempt_values(mail: Mail, attempt: Attempt) -> dict[str, Any]:
     return {
-        "mail_id": change.mail.id,
+        "mail_id": mail.id,
         "at": attempt.at,
         "mailer": attempt.mailer,
         "diagnosis": attempt.diagnosis,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Self
 
@@ -100,22 +100,24 @@ class Change:
     """What an attempt (or a decision) made of a mail; written as a whole or not at all."""
 
     mail: Mail
-    attempt: Attempt | None = None
+    #: one for each mailer that was asked
+    attempts: Sequence[Attempt] = ()
     #: the envelope's bytes, kept unless the mail was sent
     content: bytes | None = None
 
     def to_json(self) -> dict[str, Any]:
         """For a copy that carries the change while the database is away. The content is the copy itself."""
-        return {"mail": asdict(self.mail), "attempt": asdict(self.attempt) if self.attempt else None}
+        return {"mail": asdict(self.mail), "attempts": [asdict(attempt) for attempt in self.attempts]}
 
     @classmethod
     def from_json(cls, facts: Mapping[str, Any], content: bytes) -> Self:
         """Raises TypeError, KeyError or ValueError for what `to_json` did not make."""
         mail = Mail(**{**facts["mail"], "status": Status(facts["mail"]["status"])})
-        attempt = Attempt(**facts["attempt"]) if facts["attempt"] else None
-        for part in (mail, attempt):
-            _check(part)
-        return cls(mail=mail, attempt=attempt, content=content)
+        attempts = [Attempt(**each) for each in facts["attempts"]]
+        _check(mail)
+        for attempt in attempts:
+            _check(attempt)
+        return cls(mail=mail, attempts=attempts, content=content)
 
 
 #: Characters of a text that has a column of its own length, and what a count may be: PostgreSQL refuses more.
@@ -125,9 +127,9 @@ _LONGEST = {"door": 8, "priority": 8, "status": 12, "diagnosis": 16, "digest": 6
 _LARGEST = 2_000_000_000
 
 
-def _check(part: Mail | Attempt | None) -> None:
+def _check(part: Mail | Attempt) -> None:
     """Raise ValueError for a value of another type, or one that no database takes."""
-    for field_ in fields(part) if part else ():
+    for field_ in fields(part):
         value = getattr(part, field_.name)
         if field_.name == "recipients":
             sound = isinstance(value, dict) and all(map(is_state, value.values()))

@@ -80,3 +80,19 @@ waiter = Table(
     Column("routing_key", String(255), primary_key=True),
     Column("correlation_id", String(255), primary_key=True),
 )
+
+#: Mailers whose mail waits: see ``holds``.
+hold = Table(
+    "hold",
+    metadata,
+    Column("mailer", String(420), primary_key=True),
+    #: empty for all mail of the mailer
+    Column("sender", String(400), primary_key=True),
+    Column("reason", String(16), nullable=False),
+    Column("text", Text, nullable=False),
+    Column("since", _TIME, nullable=False),
+    Column("until", _TIME, nullable=False),
+)
+
+#: One row, whose number grows with every change of what all processes have to know.
+shared = Table("shared", metadata, Column("revision", Integer, nullable=False))

@@ -6,10 +6,10 @@ Importing this needs neither eventlet nor nameko; Django's settings need be conf
 """
 
 from mail_service.message.checking import JSON
-from mail_service.message.checks import recipients, send_at, validate
+from mail_service.message.checks import author, recipients, send_at, validate
 from mail_service.message.digests import digest
 from mail_service.message.dumping import dump
 from mail_service.message.loading import load, stamp
 from mail_service.message.options import Options
 
-__all__ = ["JSON", "Options", "digest", "dump", "load", "recipients", "send_at", "stamp", "validate"]
+__all__ = ["JSON", "Options", "author", "digest", "dump", "load", "recipients", "send_at", "stamp", "validate"]

@@ -12,13 +12,15 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
 from mail_service.errors import InvalidMessage
 from mail_service.message import kinds
-from mail_service.message.addresses import unique
+from mail_service.message.addresses import BadAddress, addr_spec, unique
 from mail_service.message.checking import JSON, MAX_DEPTH, Check, too_deep, unknown, wrong
 from mail_service.message.fields import ANYMAIL_FIELDS, FIELDS, NULLABLE, TYPED, iso, sender
 from mail_service.message.words import got, key
@@ -27,6 +29,18 @@ DEFAULT_MAX_SIZE = 25_000_000
 _SURROGATE = re.compile("[\ud800-\udfff]")
 SURROGATE = "has half of a surrogate pair, which is no character"
 _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checked:
+    """A message that may be handed in, and its JSON: the same text is measured and travels."""
+
+    #: as it travels
+    message: Mapping[str, JSON]
+    #: the same as compact JSON
+    text: str
+    #: address of the author; the default one where the message leaves it to the service, "" where to the ESP
+    sender: str
 
 
 def validate(message: object, *, default_from: str | None = None, max_size: int = DEFAULT_MAX_SIZE) -> dict[str, JSON]:
@@ -40,21 +54,51 @@ def validate(message: object, *, default_from: str | None = None, max_size: int 
     Raises:
         InvalidMessage: names the place, such as ``to[2]`` or ``headers["X-Foo"]``, but shows no value of it.
     """
-    canonical = canonical_form(message, strict=True, max_size=max_size)
-    if "from_email" not in canonical and canonical.get("types", {}).get("/from_email") != "none":
-        if not default_from:
-            raise InvalidMessage("from_email", "is missing, and mail.default_from is not configured")
-        canonical["from_email"] = sender(default_from, "from_email", Check(strict=True))
-    if not ("to" in canonical or "cc" in canonical or "bcc" in canonical):
-        raise InvalidMessage("to", "there is no recipient in to, cc or bcc")
-    return canonical
+    return _complete(canonical_form(message, strict=True, max_size=max_size), default_from)
+
+
+def checked_as_given(message: object, *, default_from: str, max_size: int) -> Checked:
+    """Do as ``validate``; the message travels as it was handed in."""
+    given, text = as_json(message, max_size)
+    canonical = _complete(_canonical(given, strict=True), default_from)
+    return Checked(message=given, text=text, sender=canonical.get("from_email", ""))
+
+
+def checked_in_canonical_form(message: dict[str, JSON], *, default_from: str, max_size: int) -> Checked:
+    """Do the same for a message that travels in canonical form; the default sender is not added to it."""
+    canonical = _canonical(message, strict=True)
+    _, text = as_json(canonical, max_size)
+    complete = _complete(dict(canonical), default_from)
+    return Checked(message=canonical, text=text, sender=complete.get("from_email", ""))
 
 
 def canonical_form(message: object, *, strict: bool, max_size: int | None = None) -> dict[str, JSON]:
     """Return the canonical form; not *strict* leaves out what only a mail about to be sent must satisfy."""
+    given, _ = as_json(message, max_size)
+    return _canonical(given, strict=strict)
+
+
+def as_json(message: object, max_size: int | None) -> tuple[dict[str, JSON], str]:
+    """
+    Return *message* and its text in JSON.
+
+    Raises InvalidMessage when it is no object, cannot be written in UTF-8, or takes more than *max_size* bytes.
+    """
     if not isinstance(message, dict):
         raise InvalidMessage("message", f"must be an object, not {got(message)}")
-    _measure(message, max_size)
+    try:
+        text = _encode(message)
+        size = len(text) if text.isascii() else len(text.encode())
+    except (ValueError, TypeError, RecursionError) as error:
+        _find_unwritable(message, "", 0)
+        raise InvalidMessage("message", f"cannot be written as JSON: {type(error).__name__}") from error
+    if max_size is not None and size > max_size:
+        problem = f"takes {size:,} bytes as JSON; at most {max_size:,} are allowed (mail.max_size)"
+        raise InvalidMessage("message", problem)
+    return message, text
+
+
+def _canonical(message: dict[str, JSON], *, strict: bool) -> dict[str, JSON]:
     check = Check(strict=strict, kinds=_kinds(message))
     canonical: dict[str, JSON] = {}
     for name, value in message.items():
@@ -71,9 +115,28 @@ def canonical_form(message: object, *, strict: bool, max_size: int | None = None
     return canonical
 
 
+def _complete(canonical: dict[str, JSON], default_from: str | None) -> dict[str, JSON]:
+    """Return *canonical* with a sender. Raises InvalidMessage when it has none, or no recipient."""
+    if "from_email" not in canonical and canonical.get("types", {}).get("/from_email") != "none":
+        if not default_from:
+            raise InvalidMessage("from_email", "is missing, and mail.default_from is not configured")
+        canonical["from_email"] = sender(default_from, "from_email", Check(strict=True))
+    if not ("to" in canonical or "cc" in canonical or "bcc" in canonical):
+        raise InvalidMessage("to", "there is no recipient in to, cc or bcc")
+    return canonical
+
+
 def recipients(canonical: dict[str, JSON]) -> list[str]:
     """Return the bare addresses of a validated message as typed, of to, cc and bcc in this order, once each."""
     return unique(address for name in ("to", "cc", "bcc") for address in canonical.get(name, ()))
+
+
+def author(canonical: Mapping[str, JSON]) -> str:
+    """Return the bare address in From of a validated message, in lower case; empty where there is none."""
+    try:
+        return addr_spec(str(canonical.get("from_email") or "")).lower()
+    except BadAddress:
+        return ""
 
 
 def send_at(canonical: dict[str, JSON]) -> datetime | None:
@@ -93,18 +156,6 @@ def send_at(canonical: dict[str, JSON]) -> datetime | None:
             continue
         return found if found.tzinfo else found.replace(tzinfo=UTC)
     return None
-
-
-def _measure(message: dict[str, JSON], max_size: int | None) -> None:
-    """Make sure that *message* can be written as JSON in UTF-8, within *max_size* bytes."""
-    try:
-        size = len(_encode(message).encode())
-    except (ValueError, TypeError, RecursionError) as error:
-        _find_unwritable(message, "", 0)
-        raise InvalidMessage("message", f"cannot be written as JSON: {type(error).__name__}") from error
-    if max_size is not None and size > max_size:
-        problem = f"takes {size:,} bytes as JSON; at most {max_size:,} are allowed (mail.max_size)"
-        raise InvalidMessage("message", problem)
 
 
 def _find_unwritable(value: object, place: str, depth: int) -> None:

@@ -55,6 +55,8 @@ def mailers(port: int) -> dict[str, Any]:
     return {
         "default": {"BACKEND": SMTP, "OPTIONS": options},
         "second": {"BACKEND": SMTP, "OPTIONS": options},
+        # a throttle holds all mail of its mailer, so the people who are throttled have one of their own
+        "throttling": {"BACKEND": SMTP, "OPTIONS": options},
         "give_up": {"BACKEND": SMTP, "OPTIONS": options, "on_unknown": "give_up"},
         "fussy": {"BACKEND": FUSSY},
         "closed": {"BACKEND": SMTP, "OPTIONS": {"host": "127.0.0.1", "port": 1}},

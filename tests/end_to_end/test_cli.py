@@ -89,7 +89,11 @@ def test_send_from_a_file_without_waiting(shell: Shell) -> None:
 
 @pytest.mark.parametrize("name", ["refused", "later", "overfull"])
 def test_send_of_a_mail_that_is_not_delivered_exits_1(shell: Shell, name: str) -> None:
-    status, out, error = shell("send", "-", given=json.dumps(mail(shell.house.person(name))))
+    mailer = "throttling" if name == "overfull" else "default"
+
+    status, out, error = shell(
+        "send", "--option", f"mailer={mailer}", "-", given=json.dumps(mail(shell.house.person(name)))
+    )
 
     assert status == 1
     assert out + error

@@ -379,7 +379,7 @@ def test_purge_deletes_old_entries_of_a_status_and_never_mail_on_its_way(changea
     sent = house.rpc.send(mail(house.person()))["id"]
     bad, expired = failed(house), failed(house, "later")
     deferred = house.rpc.submit(mail(house.person("later")), backoff="hourly")["id"]
-    held = house.rpc.submit(mail(house.person("overfull")))["id"]
+    held = house.rpc.submit(mail(house.person("overfull")), mailer="throttling")["id"]
     house.becomes(deferred, "deferred")
     house.becomes(held, "held")
 

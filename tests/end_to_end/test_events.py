@@ -188,7 +188,7 @@ CHANGES = {
     "sent at the second attempt": ("once", {}, ["email_deferred", "email_sent"]),
     "failed": ("refused", {}, ["email_failed"]),
     "expired": ("later", {}, ["email_deferred", "email_deferred", "email_expired"]),
-    "held": ("overfull", {}, ["email_held"]),
+    "held": ("overfull", {"mailer": "throttling"}, ["email_held"]),
     "never attempted": ("ann", {"expires_at": "2020-01-01T00:00:00"}, ["email_expired"]),
 }
 

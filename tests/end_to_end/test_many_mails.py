@@ -118,7 +118,11 @@ def test_nothing_is_lost_when_all_processes_are_killed_in_the_middle(
         database = server.fresh_database()
     with ExitStack() as stack:
         stack.callback(node.delete_vhosts, vhost)
-        house = open_house(stack, node.uri(vhost), tmp_path, database, REFUSE_A_THIRD_ONCE, processes=2)
+        # refused once, and in flight at all three crashes: that is four attempts
+        patient = {"quick": {"schedule": [100, 200], "limit": 10}}
+        house = open_house(
+            stack, node.uri(vhost), tmp_path, database, REFUSE_A_THIRD_ONCE, processes=2, schedules=patient
+        )
         everybody = people(count)
         for start in range(0, count, 100):
             begun = [house.rpc.begin("submit", mail(each), id=each) for each in everybody[start : start + 100]]

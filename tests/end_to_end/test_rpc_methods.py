@@ -90,7 +90,7 @@ def test_send_raises_delivery_failed_after_one_attempt(any_house: House) -> None
 
 
 def test_send_answers_the_record_when_the_mail_is_held(any_house: House) -> None:
-    record = any_house.rpc.send(mail(any_house.person("overfull")), id=f"held-{uuid.uuid4()}")
+    record = any_house.rpc.send(mail(any_house.person("overfull")), id=f"held-{uuid.uuid4()}", mailer="throttling")
 
     assert record["status"] == "held"
     assert record["attempts"] == 0

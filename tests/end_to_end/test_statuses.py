@@ -114,7 +114,7 @@ def test_a_deferred_mail_says_when_it_is_tried_again(house: House) -> None:
 def test_a_throttled_mail_is_held_costs_no_attempt_and_goes_on_by_itself(any_house: House) -> None:
     person = any_house.person("throttled")
 
-    answer = any_house.rpc.submit(mail(person))
+    answer = any_house.rpc.submit(mail(person), mailer="throttling")
 
     held = any_house.becomes(answer["id"], "held")
     assert held["attempts"] == 0

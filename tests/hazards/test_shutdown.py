@@ -117,8 +117,10 @@ def test_sigterm_is_obeyed_in_time_while_the_broker_is_away(
         service.until(lambda: len(smtp_server.accepted()) == 3)
 
 
-def test_sigterm_is_obeyed_while_it_still_looks_for_the_broker(tmp_path: Path) -> None:
-    with Stopped(configuration("amqp://guest:guest@127.0.0.1:1//", tmp_path), tmp_path) as service:
+@pytest.mark.parametrize("processes", [None, 2])
+def test_sigterm_is_obeyed_while_it_still_looks_for_the_broker(processes: int | None, tmp_path: Path) -> None:
+    config = configuration("amqp://guest:guest@127.0.0.1:1//", tmp_path)
+    with Stopped(config, tmp_path, processes=processes) as service:
         service.until(lambda: "cannot be reached" in service.log)
 
         assert service.stop() == 0

@@ -47,4 +47,4 @@ def a_change(mail: Mail, *, diagnosis: str | None = "transient", content: bytes 
         recipients=mail.recipients,
     )
     kept = None if mail.status == Status.SENT else content or seal(a_message(), {}, door="submit").body()
-    return Change(mail=mail, attempt=attempt if diagnosis else None, content=kept)
+    return Change(mail=mail, attempts=[attempt] if diagnosis else [], content=kept)

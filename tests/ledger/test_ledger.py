@@ -292,9 +292,9 @@ class TestRecord:
     )
     def test_any_text_can_be_written_down(self, text: str, ledger: Ledger) -> None:
         change = a_change(in_status("failed", error=text, recipients={"a@b.c": recipient(Status.FAILED, detail=text)}))
-        assert change.attempt
+        assert change.attempts
 
-        ledger.record(replace(change, attempt=replace(change.attempt, text=text)))
+        ledger.record(replace(change, attempts=[replace(change.attempts[0], text=text)]))
 
         mail = ledger.find("mail")
         assert mail

@@ -105,7 +105,10 @@ class Service:
         self._unwatch()
         self._watchdog = watch(self._process.pid)
         if wait:
-            eventually(self._answers, 30)
+            try:
+                eventually(self._answers, 60)
+            except AssertionError as error:
+                raise AssertionError(f"{error}\n{self.log[-5000:]}") from None
 
     def _command(self) -> list[str]:
         config = ["--config", str(self.config_path)]

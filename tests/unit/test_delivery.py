@@ -12,10 +12,12 @@ from nameko_amqp_retry import Backoff
 
 from mail_service import clock, topology
 from mail_service.deadline import Deadline
-from mail_service.delivery import Courier, Delivery, Dropped, Misplaced, Postponed, Tried, read
+from mail_service.delivery import Courier, Delivery, Dropped, HeldBack, Misplaced, Postponed, Tried, read
 from mail_service.diagnosis import Context, diagnose
 from mail_service.envelope import seal
 from mail_service.errors import InvalidMessage
+from mail_service.handover import Handover, guarded
+from mail_service.holds import Keeper
 from mail_service.ledger.records import (
     Change,
     Claim,
@@ -34,6 +36,7 @@ from mail_service.outcome import Diagnosis, Kind, Receipt, Status
 from mail_service.settings import Settings
 from mail_service.settling import MOST_DEATHS, Step
 from tests.support.messages import configure_django
+from tests.support.shared_holds import SharedHolds
 
 configure_django()
 
@@ -89,7 +92,11 @@ class FakeMailer:
 def a_courier(
     mailer: FakeMailer | None, ledger: FakeLedger | None = None, classify: Any = diagnose, deadline_s: float = 5
 ) -> Courier:
-    return Courier(SETTINGS, ledger or FakeLedger(), lambda _name: mailer, classify, Deadline(deadline_s))
+    keeper = Keeper(SharedHolds(), hold_probe_s=30, tell=lambda _what, _hold: None, release=lambda _mailer, _rate: None)
+    handover = Handover(
+        lambda _name: mailer, classify=guarded(classify), deadline=Deadline(deadline_s), keeper=keeper, failover={}
+    )
+    return Courier(SETTINGS, ledger or FakeLedger(), lambda _name: mailer, handover, keeper)
 
 
 def a_delivery(
@@ -145,9 +152,9 @@ def test_every_end_of_an_attempt_has_a_diagnosis(outcome: object, kind: Kind) ->
 def test_an_unforeseen_exception_stands_in_the_error_log_with_its_traceback() -> None:
     attempt = tried(lambda: a_courier(FakeMailer(CustomError("boom"))).attempt(a_delivery()))
 
-    assert attempt.change.attempt is not None
-    assert "Traceback" in attempt.change.attempt.text
-    assert "CustomError: boom" in attempt.change.attempt.text
+    assert attempt.change.attempts
+    assert "Traceback" in attempt.change.attempts[0].text
+    assert "CustomError: boom" in attempt.change.attempts[0].text
     assert "Traceback" not in str(attempt.change.mail.error)
     assert attempt.change.content is not None
 
@@ -193,9 +200,9 @@ def test_a_classifier_that_raises_is_a_permanent_failure_with_both_tracebacks() 
     attempt = tried(lambda: a_courier(FakeMailer(ValueError("first")), classify=classify).attempt(a_delivery()))
 
     assert attempt.settled.diagnosis.kind is Kind.PERMANENT
-    assert attempt.change.attempt is not None
-    assert "in the classifier" in attempt.change.attempt.text
-    assert "ValueError: first" in attempt.change.attempt.text
+    assert attempt.change.attempts
+    assert "in the classifier" in attempt.change.attempts[0].text
+    assert "ValueError: first" in attempt.change.attempts[0].text
     assert "Traceback" not in str(attempt.change.mail.error)
 
 
@@ -208,10 +215,34 @@ def test_a_classifier_that_answers_nonsense_is_a_permanent_failure() -> None:
 
 
 def test_a_mailer_that_is_not_configured_holds_the_mail() -> None:
-    attempt = tried(lambda: a_courier(None).attempt(a_delivery()))
+    verdict = a_courier(None).attempt(a_delivery())
 
-    assert attempt.settled.step is Step.HOLD
-    assert "no mailer is configured" in attempt.settled.diagnosis.text
+    assert isinstance(verdict, HeldBack)
+    assert "no mailer is configured" in str(verdict.change.mail.error)
+
+
+def test_a_mail_whose_mailer_is_held_is_not_attempted() -> None:
+    mailer = FakeMailer(Kind.CONFIGURATION)
+    courier = a_courier(mailer)
+    courier.attempt(a_delivery())
+
+    verdict = courier.attempt(a_delivery())
+
+    assert isinstance(verdict, HeldBack)
+    assert len(mailer.sent) == 1
+    assert (verdict.change.mail.attempts, verdict.change.attempts) == (0, ())
+    assert verdict.change.mail.recipients[A]["status"] == "held"
+
+
+def test_a_copy_of_a_held_mail_is_put_off_without_asking_the_ledger() -> None:
+    ledger = FakeLedger()
+    courier = a_courier(FakeMailer(Kind.CONFIGURATION), ledger)
+    courier.attempt(a_delivery())
+
+    verdict = courier.attempt(a_delivery(headers={topology.HELD: True}))
+
+    assert isinstance(verdict, Postponed)
+    assert len(ledger.claims) == 1
 
 
 def test_only_those_who_wait_are_handed_over_and_the_headers_name_all() -> None:

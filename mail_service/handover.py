@@ -1,0 +1,207 @@
+"""
+Hand one mail to its mailer, and to those that stand in for it, and collect a receipt for everybody who waits.
+
+Another mailer is tried in the same attempt only for recipients that the one before certainly did not take, and only
+where it might do better: the failure was not about the recipient or the mail. Whatever a backend raises, returns or
+never returns ends in receipts; nothing gets out.
+"""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from nameko_amqp_retry import Backoff
+
+from mail_service import clock, message
+from mail_service.deadline import Deadline
+from mail_service.diagnosis import Context
+from mail_service.envelope import Envelope
+from mail_service.holds import Held, Keeper
+from mail_service.ledger.records import Mail
+from mail_service.mailers import Classifier, Mailer, unwrap
+from mail_service.outcome import Diagnosis, Kind, Receipt
+
+#: codes of an answer of the other side; any other permanent failure may be one of this mailer alone
+_ANSWERS = ("smtp", "http")
+#: of an attempt's time, what has to be left for another mailer to be tried, seconds
+LEAST_TIME_S = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Round:
+    """What one mailer made of it."""
+
+    mailer: str
+    receipts: Sequence[Receipt]
+    at: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Handed:
+    """An attempt: a round for each mailer that was asked, and the receipts they add up to."""
+
+    rounds: Sequence[Round]
+    receipts: Sequence[Receipt]
+    #: ``on_unknown`` of the mailer that was asked last
+    on_unknown: str = "retry"
+    #: the Backoff that a backend raised itself
+    backoff: Backoff | None = None
+
+
+class Handover:
+    """
+    Asks mailers. One for all workers of a process.
+
+    Args:
+        mailers: The mailer of a name, or None.
+        classify: Must not raise: see ``guarded``.
+        failover: By mailer, the names of those that stand in for it.
+    """
+
+    def __init__(
+        self,
+        mailers: Callable[[str], Mailer | None],
+        *,
+        classify: Classifier,
+        deadline: Deadline,
+        keeper: Keeper,
+        failover: Mapping[str, Sequence[str]],
+    ) -> None:
+        self._mailers = mailers
+        self._classify = classify
+        self._deadline = deadline
+        self._keeper = keeper
+        self._failover = failover
+
+    def attempt(self, envelope: Envelope, canonical: Mapping[str, Any], mail: Mail) -> Handed | Held:
+        """Receipts for everybody who waits, or Held when every mailer that may be asked is held."""
+        sender = message.author(canonical)
+        rounds: list[Round] = []
+        outcome: dict[str, Receipt] = {}
+        waiting: Sequence[str] = mail.open_recipients
+        held: Held | None = None
+        backoff, on_unknown = None, "retry"
+        end = time.monotonic() + self._deadline.seconds
+        for name in self._chain(mail.mailer):
+            left_s = end - time.monotonic()
+            if rounds and left_s < LEAST_TIME_S:
+                break
+            leave = self._keeper.admit(name, mail.id, sender)
+            if isinstance(leave, Held):
+                held = held or leave
+                continue
+            at, started = clock.now_iso(), time.monotonic()
+            try:
+                receipts, backoff = self._ask(name, envelope, canonical, mail, waiting, left_s)
+            except BaseException:
+                self._keeper.abandon(leave)
+                raise
+            self._keeper.note(leave, receipts)
+            rounds.append(Round(mailer=name, receipts=receipts, at=at, seconds=time.monotonic() - started))
+            mailer = self._mailers(name)
+            on_unknown = mailer.on_unknown if mailer else "retry"
+            outcome |= {each.address: _better(outcome.get(each.address), each) for each in receipts}
+            waiting = [each.address for each in receipts if _may_another_try(each.diagnosis)]
+            if not waiting or backoff is not None:
+                break
+        if not rounds and held is not None:
+            return held
+        return Handed(rounds=rounds, receipts=list(outcome.values()), on_unknown=on_unknown, backoff=backoff)
+
+    def _chain(self, name: str) -> list[str]:
+        """The mailer, and all that stand in for it, each once."""
+        chain = [name]
+        for each in chain:
+            chain += [other for other in self._failover.get(each, ()) if other not in chain]
+        return chain
+
+    def _ask(  # noqa: PLR0917 - what an attempt is made of
+        self,
+        name: str,
+        envelope: Envelope,
+        canonical: Mapping[str, Any],
+        mail: Mail,
+        waiting: Sequence[str],
+        within_s: float,
+    ) -> tuple[list[Receipt], Backoff | None]:
+        mailer = self._mailers(name)
+        if mailer is None:
+            text = f"no mailer is configured under the name {name!r}"
+            return _receipts(waiting, Diagnosis(kind=Kind.CONFIGURATION, text=text, code="no mailer")), None
+        context = Context(mailer=name, backend=mailer.backend, attempt=mail.attempts + 1)
+        try:
+            email = message.load(dict(canonical))
+            if not mailer.keeps_send_at:
+                # it has come; what is left of it would only be refused
+                email.send_at = None
+            message.stamp(email, message_id=envelope.message_id, date=envelope.date)
+            receipts = self._deadline.run(lambda: mailer.send(email, waiting, attempt=context.attempt), within_s)
+            return _complete(receipts, waiting), None
+        except Exception as exc:
+            error, stage = unwrap(exc)
+            if isinstance(error, Backoff):
+                text = "the backend asked for a retry"
+                return _receipts(waiting, Diagnosis(kind=Kind.TRANSIENT, text=text, code="Backoff")), error
+            return _receipts(waiting, self._classify(error, replace(context, stage=stage))), None
+
+
+def guarded(classify: Classifier) -> Classifier:
+    """*classify*, made safe: one that raises is a permanent failure with both tracebacks, never a stall."""
+
+    def diagnose(exc: BaseException, context: Context) -> Diagnosis:
+        try:
+            diagnosis = _expect_diagnosis(classify(exc, context))
+        except Exception as second:
+            text = f"the classifier failed ({type(second).__name__}) while it looked at {type(exc).__name__}"
+            trace = f"{_traceback(second)}\nwhile it looked at:\n{_traceback(exc)}"
+            return Diagnosis(kind=Kind.PERMANENT, text=text, trace=trace, code="classifier")
+        if diagnosis.kind == Kind.PERMANENT and not diagnosis.code.startswith(_ANSWERS):
+            return replace(diagnosis, trace=_traceback(exc))
+        return diagnosis
+
+    return diagnose
+
+
+def _expect_diagnosis(answer: object) -> Diagnosis:
+    if not isinstance(answer, Diagnosis):
+        raise TypeError(f"the classifier answered {type(answer).__name__}, not a Diagnosis")
+    return answer
+
+
+def _may_another_try(diagnosis: Diagnosis) -> bool:
+    if not diagnosis.certainly_not_sent:
+        return False
+    if diagnosis.kind == Kind.PERMANENT:
+        # such as a feature that this provider does not have; what a server says about a recipient is true everywhere
+        return not diagnosis.code.startswith(_ANSWERS)
+    return diagnosis.kind in (Kind.TRANSIENT, Kind.THROTTLED, Kind.CONFIGURATION)
+
+
+def _better(before: Receipt | None, now: Receipt) -> Receipt:
+    """What counts of two mailers' words about one recipient: the later, unless it only says that it cannot."""
+    cannot = now.diagnosis.kind == Kind.PERMANENT and not now.diagnosis.code.startswith(_ANSWERS)
+    return before if before is not None and cannot else now
+
+
+def _receipts(addresses: Sequence[str], diagnosis: Diagnosis) -> list[Receipt]:
+    return [Receipt(address=address, diagnosis=diagnosis) for address in addresses]
+
+
+def _complete(receipts: Sequence[Receipt], waiting: Sequence[str]) -> list[Receipt]:
+    """One receipt for each who waits: a mailer that says nothing about somebody leaves the outcome unknown."""
+    known = {receipt.address: receipt for receipt in receipts}
+    silent = Diagnosis(kind=Kind.UNKNOWN, text="the mailer did not say what became of this recipient", code="silent")
+    return [known.get(address) or Receipt(address=address, diagnosis=silent) for address in waiting]
+
+
+def _traceback(exc: BaseException) -> str:
+    try:
+        # an exception's text may be longer than all the rest
+        return "".join(piece[:2000] for piece in traceback.format_exception(exc))[-8000:]
+    except Exception:
+        return f"{type(exc).__name__} (its traceback cannot be printed)"

@@ -1,0 +1,333 @@
+"""
+The gates of all mailers in this process, and what they share with other processes.
+
+A gate that closes here is written to the database, where every other process sees it before its next attempt: each
+claim reads the revision of what is shared, in the transaction it makes anyway. Whoever writes it first tells people,
+once. While the database is away each process goes by what it sees itself.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+import eventlet
+
+from mail_service import clock
+from mail_service.holds.gate import Closed, Gate, Pass, Wait
+from mail_service.ledger import StoreDown
+from mail_service.ledger.holdings import Hold, Reason
+from mail_service.logs import say
+from mail_service.outcome import Diagnosis, Kind, Receipt, Scope
+
+_log = logging.getLogger(__name__)
+
+#: of several failures of one attempt, the one that says most about the mailer
+_WEIGHT = (Kind.TRANSIENT, Kind.UNKNOWN, Kind.THROTTLED, Kind.CONFIGURATION)
+#: codes of an answer of the other side: it is there, and works
+_ANSWERS = ("smtp", "http")
+#: between looks at what other processes share, where no claim tells of it, seconds
+REFRESH_S = 1.0
+#: until what the database did not take is offered again, seconds
+SHARE_AGAIN_S = 2.0
+#: A hold is looked at a little more often than promised: a delay may be longer by a seventh (see
+#: ``topology.level_for``).
+SOONER = 0.8
+
+
+class Store(Protocol):
+    """What is shared: ``Holdings``. Every method but `revision` may raise StoreDown."""
+
+    @property
+    def revision(self) -> int:
+        """Changes with every change, as far as this process has heard."""
+        ...
+
+    def holds(self) -> tuple[int, Sequence[Hold]]:
+        """The revision, and all holds."""
+        ...
+
+    def put(self, hold: Hold) -> bool:
+        """Write a hold, or its new ``until``. Answers whether it is new."""
+        ...
+
+    def remove(self, mailer: str, sender: str) -> Hold | None:
+        """Remove a hold, and answer it; None when somebody else has."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ticket:
+    """Leave to attempt a mail; to be handed back with what came of it."""
+
+    mailer: str
+    given: Pass
+    #: of the sender's own gate, where there is one
+    of_sender: Pass | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """No leave. The mail is to come back, and its record says why."""
+
+    seconds: float
+    text: str
+
+
+class Keeper:
+    """
+    Asks the gates before an attempt, and tells them how it went.
+
+    Args:
+        hold_probe_s: Seconds; ``mail.hold_probe``.
+        tell: Called once for each hold of a mailer and each end of one: the event's name and the hold.
+        release: Called in a greenlet of its own when mail that waits for a mailer may go: the mailer, and a function
+        that
+            answers how many mails a second may go now (0: it is held again).
+        monotonic: The clock that it goes by, seconds.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        hold_probe_s: float,
+        tell: Callable[[str, Hold], None],
+        release: Callable[[str, Callable[[], float]], object],
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._now = monotonic
+        self._store = store
+        self._probe_s = hold_probe_s * SOONER
+        self._tell = tell
+        self._release = release
+        self._gates: dict[tuple[str, str], Gate] = {}
+        self._revision = -1
+        #: what was last seen in the store
+        self._shared: dict[tuple[str, str], Hold] = {}
+        #: what is to be written there: a hold, or None for its end
+        self._unshared: dict[tuple[str, str], Hold | None] = {}
+        self._is_sharing = False
+        self._refreshed = float("-inf")
+
+    def admit(self, mailer: str, mail_id: str, sender: str) -> Ticket | Held:
+        """Ask to attempt a mail."""
+        self._catch_up()
+        now = self._now()
+        own = self._gates.get((mailer, sender)) if sender else None
+        if own is not None and own.closed is not None and now < own.closed.until:
+            return self._held(mailer, own, now)
+        gate = self._gate(mailer)
+        answer = gate.admit(mail_id, sender, now)
+        if isinstance(answer, Wait):
+            return self._held(mailer, gate, now, answer.seconds)
+        given = own.admit(mail_id, sender, now) if own is not None else None
+        if own is not None and isinstance(given, Wait):
+            self._give_back(gate, answer, now)
+            return self._held(mailer, own, now, given.seconds)
+        return Ticket(mailer=mailer, given=answer, of_sender=given if isinstance(given, Pass) else None)
+
+    def look(self, mailer: str, sender: str) -> float | None:
+        """Seconds until a mail that is held already should look again; None when it should ask now."""
+        if self._now() - self._refreshed > REFRESH_S:
+            self._refresh()
+        now = self._now()
+        for key in ((mailer, sender), (mailer, "")):
+            gate = self._gates.get(key)
+            if gate is not None and gate.closed is not None and now < gate.closed.until:
+                return gate.look(now)
+        return None
+
+    def note(self, ticket: Ticket, receipts: Sequence[Receipt]) -> None:
+        """Tell how an attempt went. Never raises and never waits."""
+        now = self._now()
+        gate = self._gate(ticket.mailer)
+        diagnoses = [receipt.diagnosis for receipt in receipts]
+        fault = _fault(diagnoses)
+        if fault is not None and fault.concerns == Scope.MAILER:
+            self._failed(ticket, gate, fault, now)
+        elif fault is not None:
+            self._succeeded(ticket, gate, now, also_sender=False)
+            self._hold_sender(ticket, fault, now)
+        elif any(diagnosis.kind == Kind.ACCEPTED or diagnosis.code.startswith(_ANSWERS) for diagnosis in diagnoses):
+            self._succeeded(ticket, gate, now, also_sender=True)
+        else:
+            # what failed here never got as far as the provider
+            self.abandon(ticket)
+
+    def abandon(self, ticket: Ticket) -> None:
+        """The attempt was not made, or says nothing about the mailer: another mail may be the probe."""
+        now = self._now()
+        self._give_back(self._gate(ticket.mailer), ticket.given, now)
+        own = self._gates.get((ticket.mailer, ticket.given.sender))
+        if own is not None and ticket.of_sender is not None:
+            self._give_back(own, ticket.of_sender, now)
+
+    def is_held(self, mailer: str) -> bool:
+        """Whether all mail through *mailer* waits."""
+        self._catch_up()
+        gate = self._gates.get((mailer, ""))
+        return gate is not None and gate.closed is not None
+
+    def holds(self) -> list[Hold]:
+        """All holds of mailers and senders, as this process knows them."""
+        if self._now() - self._refreshed > REFRESH_S:
+            self._refresh()
+        return [
+            _as_hold(mailer, sender, gate.closed, self._now())
+            for (mailer, sender), gate in sorted(self._gates.items())
+            if gate.closed is not None
+        ]
+
+    def _failed(self, ticket: Ticket, gate: Gate, fault: Diagnosis, now: float) -> None:
+        before = gate.closed.until if gate.closed else None
+        was_open = gate.closed is None
+        key = gate.failed(ticket.given, fault, now)
+        if key is None:
+            self._give_back(gate, ticket.given, now)
+        elif key.sender:
+            self._hold_sender(ticket, fault, now)
+        elif gate.closed is not None and (was_open or gate.closed.until != before):
+            self._share(ticket.mailer, "", _as_hold(ticket.mailer, "", gate.closed, now))
+
+    def _succeeded(self, ticket: Ticket, gate: Gate, now: float, *, also_sender: bool) -> None:
+        if gate.succeeded(ticket.given, now):
+            self._share(ticket.mailer, "", None)
+        own = self._gates.get((ticket.mailer, ticket.given.sender)) if also_sender and ticket.given.sender else None
+        if own is not None and ticket.of_sender is not None and own.succeeded(ticket.of_sender, now):
+            self._share(ticket.mailer, ticket.given.sender, None)
+
+    def _hold_sender(self, ticket: Ticket, fault: Diagnosis, now: float) -> None:
+        sender = ticket.given.sender
+        if not sender:
+            return
+        own = self._gate(ticket.mailer, sender)
+        was_open = own.closed is None
+        given = ticket.of_sender or Pass(mail_id=ticket.given.mail_id, sender=sender)
+        if own.failed(given, fault, now) is not None and was_open and own.closed is not None:
+            self._share(ticket.mailer, sender, _as_hold(ticket.mailer, sender, own.closed, now))
+
+    def _give_back(self, gate: Gate, given: Pass, now: float) -> None:
+        if given.is_probe:
+            gate.probe_soon(now)
+
+    def _gate(self, mailer: str, sender: str = "") -> Gate:
+        gate = self._gates.get((mailer, sender))
+        if gate is None:
+            gate = self._gates[mailer, sender] = Gate(self._probe_s)
+        return gate
+
+    def _held(self, mailer: str, gate: Gate, now: float, seconds: float | None = None) -> Held:
+        seconds = gate.look(now) if seconds is None else seconds
+        if gate.closed is None:
+            return Held(seconds=seconds, text=f"mailer {mailer} was held, and its mail goes on little by little")
+        since = clock.iso(clock.later(gate.closed.since - now))
+        return Held(
+            seconds=seconds, text=f"mailer {mailer} is held since {since} ({gate.closed.reason}): {gate.closed.text}"
+        )
+
+    def _catch_up(self) -> None:
+        if self._store.revision != self._revision:
+            self._refresh()
+
+    def _refresh(self) -> None:
+        """Do as the store says, where nothing of ours is on its way there."""
+        self._refreshed = self._now()
+        try:
+            revision, holds = self._store.holds()
+        except StoreDown:
+            return
+        now = self._now()
+        found = {(hold.mailer, hold.sender): hold for hold in holds}
+        for key, hold in found.items():
+            if key not in self._unshared and self._shared.get(key) != hold:
+                self._adopt(key, hold, now)
+        for key in self._shared.keys() - found.keys() - self._unshared.keys():
+            self._gate(*key).open(now)
+        self._shared = found
+        self._revision = revision
+
+    def _adopt(self, key: tuple[str, str], hold: Hold, now: float) -> None:
+        until = now + (clock.parse(hold.until) - clock.now()).total_seconds()
+        gate = self._gate(*key)
+        if gate.closed is None:
+            since = now + (clock.parse(hold.since) - clock.now()).total_seconds()
+            gate.shut(Closed(reason=hold.reason, text=hold.text, since=since, until=until))
+        else:
+            gate.closed.until = until
+
+    def _share(self, mailer: str, sender: str, hold: Hold | None) -> None:
+        self._unshared[mailer, sender] = hold
+        if not self._is_sharing:
+            self._is_sharing = True
+            eventlet.spawn_n(self._share_all)
+
+    def _share_all(self) -> None:
+        try:
+            while self._unshared:
+                key, hold = next(iter(self._unshared.items()))
+                try:
+                    self._share_one(key, hold)
+                except StoreDown:
+                    eventlet.sleep(SHARE_AGAIN_S)
+                    continue
+                if self._unshared.get(key) is hold:
+                    del self._unshared[key]
+        finally:
+            self._is_sharing = False
+
+    def _share_one(self, key: tuple[str, str], hold: Hold | None) -> None:
+        if hold is not None:
+            if self._store.put(hold):
+                self._announce("mailer_held", hold)
+            self._shared[key] = hold
+            return
+        removed = self._store.remove(*key)
+        self._shared.pop(key, None)
+        if removed is None:
+            return
+        self._announce("mailer_released", removed)
+        gate = self._gate(*key)
+        eventlet.spawn_n(self._release, key[0], lambda: gate.rate(self._now()))
+
+    def _announce(self, what: str, hold: Hold) -> None:
+        """One line, and one event; ERROR calls somebody who has to act."""
+        is_held = what == "mailer_held"
+        whose = "mail of one sender through mailer %(mailer)s" if hold.sender else "mailer %(mailer)s"
+        if is_held:
+            level = logging.ERROR if hold.reason == Reason.CONFIGURATION else logging.WARNING
+            say(_log, level, f"{whose} is held (%(reason)s)", event=what, mailer=hold.mailer, reason=str(hold.reason))
+        else:
+            say(_log, logging.INFO, f"{whose} is released", event=what, mailer=hold.mailer, reason=str(hold.reason))
+        if not hold.sender:
+            self._tell(what, hold)
+
+
+def _fault(diagnoses: Sequence[Diagnosis]) -> Diagnosis | None:
+    """The failure that is about more than this mail; None as soon as anybody was accepted."""
+    if any(diagnosis.kind == Kind.ACCEPTED for diagnosis in diagnoses):
+        return None
+    faults = [each for each in diagnoses if each.kind in _WEIGHT and each.concerns != Scope.MAIL]
+    # a sender's fault is one that waits for somebody: anything else is a matter of the mail
+    faults = [each for each in faults if each.concerns == Scope.MAILER or each.kind == Kind.CONFIGURATION]
+    return max(faults, key=lambda each: (each.concerns == Scope.MAILER, _WEIGHT.index(each.kind)), default=None)
+
+
+def _as_hold(mailer: str, sender: str, closed: Closed, now: float) -> Hold:
+    moment = clock.now()
+
+    def wall(instant: float) -> str:
+        return clock.iso(datetime.fromtimestamp(moment.timestamp() + instant - now, moment.tzinfo))
+
+    return Hold(
+        mailer=mailer,
+        sender=sender,
+        reason=closed.reason,
+        text=closed.text,
+        since=wall(closed.since),
+        until=wall(closed.until),
+    )

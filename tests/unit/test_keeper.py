@@ -1,0 +1,189 @@
+"""What processes tell each other about mailers that are held, and what people hear of it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+import eventlet
+import pytest
+
+from mail_service.holds import Held, Keeper, Ticket, keeper
+from mail_service.ledger.holdings import Hold
+from mail_service.outcome import Diagnosis, Kind, Receipt, Scope
+from tests.support.shared_holds import SharedHolds
+
+SENDER = "ann@example.org"
+
+
+class Process:
+    """A keeper with what it tells."""
+
+    def __init__(self, store: SharedHolds) -> None:
+        self.told: list[tuple[str, Hold]] = []
+        self.released: list[str] = []
+        self.seconds = 0.0
+        self.keeper = Keeper(
+            store,
+            hold_probe_s=10,
+            tell=lambda what, hold: self.told.append((what, hold)),
+            release=lambda mailer, _rate: self.released.append(mailer),
+            monotonic=lambda: self.seconds,
+        )
+
+    def admit(self, mail: str = "mail", mailer: str = "default", sender: str = SENDER) -> Ticket | Held:
+        return self.keeper.admit(mailer, mail, sender)
+
+    def attempt(self, *diagnoses: Diagnosis, mail: str = "mail", mailer: str = "default", sender: str = SENDER) -> None:
+        ticket = self.admit(mail, mailer, sender)
+        assert isinstance(ticket, Ticket), ticket
+        receipts = [Receipt(address=f"to{n}@example.org", diagnosis=each) for n, each in enumerate(diagnoses)]
+        self.keeper.note(ticket, receipts)
+        # what is shared is shared in another greenlet
+        eventlet.sleep(0)
+        eventlet.sleep(0)
+
+
+ACCEPTED = Diagnosis(kind=Kind.ACCEPTED)
+WRONG_KEY = Diagnosis(kind=Kind.CONFIGURATION, text="401: wrong key", code="http 401")
+REFUSED = Diagnosis(kind=Kind.PERMANENT, text="550 no such user", code="smtp 550")
+BROKEN = Diagnosis(kind=Kind.PERMANENT, text="TypeError", code="TypeError")
+NO_CONNECTION = Diagnosis(kind=Kind.TRANSIENT, text="refused", code="ConnectionRefusedError", scope=Scope.MAILER)
+BAD_SENDER = Diagnosis(kind=Kind.CONFIGURATION, text="not verified", code="http 400", scope=Scope.SENDER)
+
+
+@pytest.fixture
+def store() -> SharedHolds:
+    return SharedHolds()
+
+
+@pytest.fixture
+def one(store: SharedHolds) -> Process:
+    return Process(store)
+
+
+@pytest.fixture
+def two(store: SharedHolds) -> Process:
+    return Process(store)
+
+
+@pytest.fixture
+def clock(one: Process, two: Process) -> Callable[[float], None]:
+    """Moves the time that both go by."""
+
+    def move(seconds: float) -> None:
+        one.seconds += seconds
+        two.seconds += seconds
+
+    return move
+
+
+def test_what_one_process_finds_holds_the_mail_of_all(one: Process, two: Process) -> None:
+    one.attempt(WRONG_KEY)
+
+    held = two.admit("other mail")
+
+    assert isinstance(held, Held)
+    assert "401: wrong key" in held.text
+    assert isinstance(two.admit("other mail", mailer="second"), Ticket)
+
+
+def test_people_are_told_once(one: Process, two: Process, caplog: pytest.LogCaptureFixture) -> None:
+    early, late = one.admit("early"), two.admit("late")
+    assert isinstance(early, Ticket)
+    assert isinstance(late, Ticket)
+    with caplog.at_level(logging.INFO):
+        for process, ticket in ((one, early), (two, late)):
+            process.keeper.note(ticket, [Receipt(address="to@example.org", diagnosis=WRONG_KEY)])
+            eventlet.sleep(0.01)
+
+    assert [(what, hold.mailer, str(hold.reason)) for what, hold in one.told + two.told] == [
+        ("mailer_held", "default", "configuration")
+    ]
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
+
+
+def test_a_probe_that_succeeds_releases_the_mail_of_all(
+    one: Process, two: Process, clock: Callable[[float], None]
+) -> None:
+    one.attempt(WRONG_KEY)
+    assert isinstance(two.admit(), Held)
+    clock(11)
+
+    two.attempt(ACCEPTED, mail="probe")
+
+    assert two.released == ["default"]
+    assert [what for what, _ in two.told] == ["mailer_released"]
+    assert isinstance(one.admit("next"), Ticket)
+
+
+def test_a_probe_that_says_nothing_about_the_mailer_leaves_it_to_another(
+    one: Process, clock: Callable[[float], None]
+) -> None:
+    one.attempt(WRONG_KEY)
+    clock(11)
+
+    one.attempt(BROKEN, mail="broken")
+    assert isinstance(one.admit("another"), Ticket)
+    assert one.released == []
+
+
+def test_an_answer_about_one_mail_shows_that_the_mailer_works(one: Process, clock: Callable[[float], None]) -> None:
+    one.attempt(WRONG_KEY)
+    clock(11)
+
+    one.attempt(REFUSED, mail="refused")
+
+    assert one.released == ["default"]
+
+
+def test_several_mails_in_a_row_without_a_connection_hold_the_mailer(one: Process) -> None:
+    for number in range(5):
+        one.attempt(NO_CONNECTION, mail=str(number))
+
+    assert isinstance(one.admit("next"), Held)
+    assert [str(hold.reason) for _, hold in one.told] == ["down"]
+
+
+def test_a_fault_of_a_sender_holds_this_senders_mail_alone(one: Process, two: Process) -> None:
+    one.attempt(BAD_SENDER, sender="bad@example.org")
+
+    assert isinstance(two.admit("mail", sender="bad@example.org"), Held)
+    assert isinstance(two.admit("mail", sender=SENDER), Ticket)
+    assert one.told == []
+
+
+def test_a_mail_that_was_accepted_for_one_of_many_shows_that_the_mailer_works(one: Process) -> None:
+    one.attempt(ACCEPTED, WRONG_KEY)
+
+    assert isinstance(one.admit("next"), Ticket)
+
+
+def test_while_the_database_is_away_a_process_goes_by_what_it_sees(
+    one: Process, two: Process, store: SharedHolds, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keeper, "SHARE_AGAIN_S", 0.01)
+    store.is_away = True
+    one.attempt(WRONG_KEY)
+    assert isinstance(one.admit("next"), Held)
+    assert isinstance(two.admit("next"), Ticket)
+
+    store.is_away = False
+    eventlet.sleep(0.05)
+
+    assert isinstance(two.admit("next"), Held)
+    assert [what for what, _ in one.told] == ["mailer_held"]
+
+
+def test_a_process_that_starts_later_finds_the_mailer_held(one: Process, store: SharedHolds) -> None:
+    one.attempt(WRONG_KEY)
+
+    assert isinstance(Process(store).admit(), Held)
+
+
+def test_no_address_is_logged(one: Process, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.DEBUG):
+        one.attempt(BAD_SENDER, sender="bad@example.org")
+
+    assert caplog.records
+    assert "example.org" not in caplog.text
