@@ -26,6 +26,7 @@ from mail_service.ledger import Ledger, StoreDown
 from mail_service.ledger.records import Mail, recipient
 from mail_service.message import Options
 from mail_service.outcome import Status
+from mail_service.routing import choose
 from mail_service.settings import Settings
 
 #: until an accepted mail is answered although ``status`` does not know it yet, seconds
@@ -111,7 +112,9 @@ class Acceptance:
     def _check(
         self, message: Any, options: Mapping[str, Any], *, door: str, caller: Caller, index: int
     ) -> tuple[Envelope, Mail]:
-        parsed = Options.parse(options, mailers=self._settings.mailers, schedules=self._settings.schedules)
+        tenant = options.get("tenant")
+        mailers = self._settings.mailers_of(tenant if isinstance(tenant, str) else None)
+        parsed = Options.parse(options, mailers=mailers, schedules=self._settings.schedules)
         canonical = messages.validate(
             message, default_from=self._settings.default_from, max_size=self._settings.max_size
         )
@@ -125,7 +128,7 @@ class Acceptance:
         mail = Mail(
             id=envelope.id,
             status=Status.QUEUED,
-            mailer=parsed.mailer or "default",
+            mailer=choose(self._settings, canonical, parsed, envelope.id),
             tenant=parsed.tenant,
             priority=parsed.priority or "normal",
             door=door,

@@ -37,6 +37,7 @@ from mail_service.logs import say
 from mail_service.mailers import Mailer
 from mail_service.message import Options
 from mail_service.outcome import Diagnosis, Kind, Receipt, Status
+from mail_service.routing import choose
 from mail_service.settings import Settings
 from mail_service.settling import MOST_DEATHS, Settled, Step, deciding_of, expired, settle, state_of
 
@@ -106,7 +107,7 @@ def read(body: bytes, headers: Mapping[str, Any], *, redelivered: bool, settings
     mail = Mail(
         id=envelope.id,
         status=Status.QUEUED,
-        mailer=options.mailer or "default",
+        mailer=choose(settings, canonical, options, envelope.id),
         tenant=options.tenant,
         priority=options.priority or "normal",
         door=envelope.door if envelope.door in DOORS else "submit",
@@ -186,7 +187,7 @@ class Courier:
         self,
         settings: Settings,
         ledger: Claims,
-        mailers: Callable[[str], Mailer | None],
+        mailers: Callable[[str, str | None], Mailer | None],
         handover: Handover,
         keeper: Keeper,
     ) -> None:
@@ -245,7 +246,7 @@ class Courier:
     def _wait_for_send_at(self, delivery: Delivery) -> int:
         """Milliseconds until ``send_at``, 0 when it has come or the mailer's provider waits itself."""
         moment = message.send_at(dict(delivery.canonical))
-        mailer = self._mailers(delivery.mail.mailer)
+        mailer = self._mailers(delivery.mail.mailer, delivery.mail.tenant)
         if moment is None or (mailer and mailer.keeps_send_at):
             return 0
         wait_ms = clock.to_ms(moment) - clock.now_ms()
@@ -255,11 +256,25 @@ class Courier:
         return wait_ms
 
     def _still_held(self, delivery: Delivery) -> int:
-        """Milliseconds until a mail that is known to be held looks again, 0 when it may have changed."""
-        if delivery.headers.get(topology.HELD) is not True or _has_expired(delivery):
+        """Milliseconds until a mail that is known to be held, or whose mailer has enough to do, looks again."""
+        mail = delivery.mail
+        is_held = delivery.headers.get(topology.HELD) is True
+        key = self._key(mail)
+        is_crowded = self._keeper.is_crowded(key, mail.priority) and not self._may_fail_over(mail)
+        if not (is_held or is_crowded) or _has_expired(delivery):
             return 0
-        wait_s = self._keeper.look(delivery.mail.mailer, message.author(delivery.canonical))
+        wait_s = self._keeper.look(key, message.author(delivery.canonical), mail.priority)
         return math.ceil((wait_s or 0) * 1000)
+
+    def _key(self, mail: Mail) -> str:
+        """By which the mail's mailer is held."""
+        mailer = self._mailers(mail.mailer, mail.tenant)
+        return mailer.name if mailer else mail.mailer
+
+    def _may_fail_over(self, mail: Mail) -> bool:
+        """Whether another mailer may be asked instead."""
+        settings = self._settings.mailers_of(mail.tenant).get(mail.mailer)
+        return settings is not None and bool(settings.failover)
 
     def _write_down(self, delivery: Delivery) -> Mail | None:
         """Record what happened while the database was away; forged or damaged facts are left out."""
@@ -310,7 +325,7 @@ class Courier:
         else:
             diagnosis = Diagnosis(kind=Kind.UNKNOWN, text=text, code="crash")
         receipts = [Receipt(address=address, diagnosis=diagnosis) for address in mail.open_recipients]
-        mailer = self._mailers(mail.mailer)
+        mailer = self._mailers(mail.mailer, mail.tenant)
         handed = Handed(
             rounds=[Round(mailer=mail.mailer, receipts=receipts, at=clock.now_iso(), seconds=0.0)],
             receipts=receipts,
@@ -329,7 +344,7 @@ class Courier:
         if settled.step == Step.RETRY:
             raise self._backoff(delivery, settled, handed.backoff, tried)
         if settled.step == Step.HOLD:
-            wait_s = self._wait_of(mail.mailer, message.author(delivery.canonical), settled)
+            wait_s = self._wait_of(self._key(mail), message.author(delivery.canonical), settled)
             is_news = not was_held or mail.error != settled.mail.error
             return HeldBack(change=tried.change, delay_ms=math.ceil(wait_s * 1000), is_news=is_news)
         return tried

@@ -30,7 +30,7 @@ class Doors:
         return health(
             lambda: connecting.connection(runtime.config),
             runtime.database.check,
-            runtime.mailers,
+            runtime.mailers.all(),
             runtime.keeper.holds(),
         )
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 from nameko_amqp_retry import Backoff
 
@@ -23,7 +23,7 @@ from mail_service.envelope import Envelope
 from mail_service.holds import Held, Keeper
 from mail_service.ledger.records import Mail
 from mail_service.mailers import Classifier, Mailer, unwrap
-from mail_service.outcome import Diagnosis, Kind, Receipt
+from mail_service.outcome import Diagnosis, Kind, Receipt, Scope
 
 #: codes of an answer of the other side; any other permanent failure may be one of this mailer alone
 _ANSWERS = ("smtp", "http")
@@ -53,30 +53,34 @@ class Handed:
     backoff: Backoff | None = None
 
 
+class Chains(Protocol):
+    """As much of the ``MailerBook`` as an attempt needs."""
+
+    def chain(self, name: str, tenant: str | None = None) -> Iterable[Mailer]:
+        """The mailer, and those that stand in for it; none when nobody has that name."""
+        ...
+
+
 class Handover:
     """
     Asks mailers. One for all workers of a process.
 
     Args:
-        mailers: The mailer of a name, or None.
         classify: Must not raise: see ``guarded``.
-        failover: By mailer, the names of those that stand in for it.
     """
 
     def __init__(
         self,
-        mailers: Callable[[str], Mailer | None],
+        mailers: Chains,
         *,
         classify: Classifier,
         deadline: Deadline,
         keeper: Keeper,
-        failover: Mapping[str, Sequence[str]],
     ) -> None:
         self._mailers = mailers
         self._classify = classify
         self._deadline = deadline
         self._keeper = keeper
-        self._failover = failover
 
     def attempt(self, envelope: Envelope, canonical: Mapping[str, Any], mail: Mail) -> Handed | Held:
         """Receipts for everybody who waits, or Held when every mailer that may be asked is held."""
@@ -87,53 +91,54 @@ class Handover:
         held: Held | None = None
         backoff, on_unknown = None, "retry"
         end = time.monotonic() + self._deadline.seconds
-        for name in self._chain(mail.mailer):
+        for mailer in self._mailers.chain(mail.mailer, mail.tenant):
             left_s = end - time.monotonic()
             if rounds and left_s < LEAST_TIME_S:
                 break
-            leave = self._keeper.admit(name, mail.id, sender)
+            leave = self._keeper.admit(mailer.name, mail.id, sender, mail.priority)
             if isinstance(leave, Held):
                 held = held or leave
                 continue
             at, started = clock.now_iso(), time.monotonic()
             try:
-                receipts, backoff = self._ask(name, envelope, canonical, mail, waiting, left_s)
+                receipts, backoff = self._ask(mailer, envelope, canonical, mail, waiting, left_s)
             except BaseException:
                 self._keeper.abandon(leave)
                 raise
             self._keeper.note(leave, receipts)
-            rounds.append(Round(mailer=name, receipts=receipts, at=at, seconds=time.monotonic() - started))
-            mailer = self._mailers(name)
-            on_unknown = mailer.on_unknown if mailer else "retry"
+            if leave.given.is_probe and all(_is_down(each.diagnosis) for each in receipts):
+                # the mail was only to find out, which costs it no attempt
+                held = held or self._keeper.reason_to_wait(mailer.name)
+                if held is not None:
+                    continue
+            rounds.append(Round(mailer=mailer.name, receipts=receipts, at=at, seconds=time.monotonic() - started))
+            on_unknown = mailer.on_unknown
             outcome |= {each.address: _better(outcome.get(each.address), each) for each in receipts}
             waiting = [each.address for each in receipts if _may_another_try(each.diagnosis)]
             if not waiting or backoff is not None:
                 break
-        if not rounds and held is not None:
-            return held
+        if not rounds:
+            return held or self._without_a_mailer(mail)
         return Handed(rounds=rounds, receipts=list(outcome.values()), on_unknown=on_unknown, backoff=backoff)
 
-    def _chain(self, name: str) -> list[str]:
-        """The mailer, and all that stand in for it, each once."""
-        chain = [name]
-        for each in chain:
-            chain += [other for other in self._failover.get(each, ()) if other not in chain]
-        return chain
+    @staticmethod
+    def _without_a_mailer(mail: Mail) -> Handed:
+        text = f"no mailer is configured under the name {mail.mailer!r}"
+        receipts = _receipts(mail.open_recipients, Diagnosis(kind=Kind.CONFIGURATION, text=text, code="no mailer"))
+        return Handed(
+            rounds=[Round(mailer=mail.mailer, receipts=receipts, at=clock.now_iso(), seconds=0.0)], receipts=receipts
+        )
 
     def _ask(  # noqa: PLR0917 - what an attempt is made of
         self,
-        name: str,
+        mailer: Mailer,
         envelope: Envelope,
         canonical: Mapping[str, Any],
         mail: Mail,
         waiting: Sequence[str],
         within_s: float,
     ) -> tuple[list[Receipt], Backoff | None]:
-        mailer = self._mailers(name)
-        if mailer is None:
-            text = f"no mailer is configured under the name {name!r}"
-            return _receipts(waiting, Diagnosis(kind=Kind.CONFIGURATION, text=text, code="no mailer")), None
-        context = Context(mailer=name, backend=mailer.backend, attempt=mail.attempts + 1)
+        context = Context(mailer=mailer.name, backend=mailer.backend, attempt=mail.attempts + 1)
         try:
             email = message.load(dict(canonical))
             if not mailer.keeps_send_at:
@@ -180,6 +185,11 @@ def _may_another_try(diagnosis: Diagnosis) -> bool:
         # such as a feature that this provider does not have; what a server says about a recipient is true everywhere
         return not diagnosis.code.startswith(_ANSWERS)
     return diagnosis.kind in (Kind.TRANSIENT, Kind.THROTTLED, Kind.CONFIGURATION)
+
+
+def _is_down(diagnosis: Diagnosis) -> bool:
+    """The mailer cannot be used at all, and the mail certainly was not taken."""
+    return diagnosis.kind == Kind.TRANSIENT and diagnosis.concerns == Scope.MAILER and diagnosis.certainly_not_sent
 
 
 def _better(before: Receipt | None, now: Receipt) -> Receipt:

@@ -9,7 +9,7 @@ when it arrives.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 
 import eventlet
@@ -85,6 +85,6 @@ def restored(content: bytes, mail: Mail) -> Envelope:
     return replace(Envelope.parse(content), settled=settled)
 
 
-def only(mailer: str, statuses: Sequence[Status] = (Status.HELD,)) -> Filter:
-    """The mail that waits for *mailer*."""
-    return Filter(mailer=mailer, status=tuple(str(status) for status in statuses))
+def only(mailer: str, tenant: str | None = None) -> Filter:
+    """The mail that waits for *mailer*, of one tenant or of all."""
+    return Filter(mailer=mailer, tenant=tenant, status=(str(Status.HELD),))

@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 import eventlet
+from nameko.constants import DEFAULT_MAX_WORKERS
 from nameko.extensions import DependencyProvider
 from nameko.utils import import_from_path
 
@@ -31,7 +32,8 @@ from mail_service.ledger.errorlog import ErrorLog
 from mail_service.ledger.holdings import Holdings
 from mail_service.ledger.records import RAW, Change, Copy, Mail
 from mail_service.logs import quiet_the_stack
-from mail_service.mailers import Mailer, open_mailer
+from mail_service.mailers.book import MailerBook
+from mail_service.mailers.cautions import cautions
 from mail_service.mailers.django_backend import configure_django
 from mail_service.outcome import Status
 from mail_service.releasing import Releaser, only
@@ -45,6 +47,8 @@ T = TypeVar("T")
 #: Attempts that still run so long after SIGTERM are cut short; a process has to be gone after 30 seconds.
 CUT_SHORT_AFTER_S = 20
 LONGEST_PAUSE_S = 5.0
+#: for ``mail.tenant_mailers`` to answer; whoever asks waits
+LOAD_WITHIN_S = 10
 
 
 class Stopping(Exception):
@@ -94,6 +98,8 @@ class Runtime:
         _name_what_does_nothing_yet(self.settings)
         if mistakes := check_imports(self.settings):
             raise ConfigurationError("\n".join(mistakes))
+        for caution in cautions(self.settings):
+            _log.warning(caution)
         self.config = config
         self.database = Database(self.settings.database)
         self._check_database()
@@ -105,32 +111,36 @@ class Runtime:
         self.announcer = Announcer(self.publisher, config)
         self.deadline = Deadline(self.settings.attempt_timeout)
         classify = guarded(import_from_path(self.settings.classifier))
-        self.mailers = {
-            name: open_mailer(mailer, classify=classify, attempt_timeout_s=self.settings.attempt_timeout)
-            for name, mailer in self.settings.mailers.items()
-        }
+        load = self.settings.tenant_mailers
+        self.mailers = MailerBook(
+            self.settings,
+            classify=classify,
+            load=import_from_path(load) if load else None,
+            guard=Deadline(LOAD_WITHIN_S).run,
+        )
         self.holdings = Holdings(self.database, self.ledger)
         self.releaser = Releaser(self.error_log, self.queue)
         self.keeper = Keeper(
             self.holdings,
             hold_probe_s=self.settings.hold_probe,
             tell=self.announcer.held,
-            release=lambda mailer, rate: self.releaser.release(only(mailer), rate),
+            release=lambda key, rate: self.releaser.release(only(*self.mailers.names_of(key)), rate),
+            crowd=max(1, self.workers // 2) if self.has_several_mailers else None,
         )
-        handover = Handover(
-            self.mailer,
-            classify=classify,
-            deadline=self.deadline,
-            keeper=self.keeper,
-            failover={name: mailer.failover for name, mailer in self.settings.mailers.items()},
-        )
-        self.courier = Courier(self.settings, self.patient_ledger, self.mailer, handover, self.keeper)
+        handover = Handover(self.mailers, classify=classify, deadline=self.deadline, keeper=self.keeper)
+        self.courier = Courier(self.settings, self.patient_ledger, self.mailers.get, handover, self.keeper)
         self.desk = Desk(self.ledger, self.queue, self.announcer)
         self.users = 0
 
-    def mailer(self, name: str) -> Mailer | None:
-        """The mailer configured under *name*."""
-        return self.mailers.get(name)
+    @property
+    def workers(self) -> int:
+        """Nameko's ``max_workers``: attempts of one lane at a time, in this process."""
+        return int(self.config.get("max_workers", DEFAULT_MAX_WORKERS))
+
+    @property
+    def has_several_mailers(self) -> bool:
+        """Whether mail of one may have to wait for another."""
+        return len(self.settings.mailers) > 1 or bool(self.settings.tenants or self.settings.tenant_mailers)
 
     def begin_stop(self) -> None:
         """Let what is in flight finish, for a while."""
@@ -143,8 +153,7 @@ class Runtime:
         """Close every connection."""
         self.publisher.close()
         self.database.close()
-        for mailer in self.mailers.values():
-            mailer.close()
+        self.mailers.close()
 
     def log_refused(self, body: bytes, *, status: str, error: str) -> None:
         """
@@ -227,7 +236,7 @@ def _name_what_does_nothing_yet(settings: Settings) -> None:
     idle = [
         f"mail.mailers.{mailer.name}.{key}"
         for mailer in settings.mailers.values()
-        for key in ("limit", "http_retry")
+        for key in ("limit",)
         if getattr(mailer, key)
     ]
     if settings.bounce.to_sender:

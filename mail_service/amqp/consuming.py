@@ -27,6 +27,7 @@ from nameko.messaging import QueueConsumerStopped
 
 from mail_service import topology
 from mail_service.amqp import connecting
+from mail_service.amqp.slots import SLOW_S, Slots
 
 _log = logging.getLogger(__name__)
 
@@ -50,6 +51,10 @@ class QueueConsumer(NamekoQueueConsumer):
         self._stop_until: float | None = None
         #: the broker answered each cancel
         self._is_answered = True
+        self._slots: Slots[Message] | None = None
+        self._is_looking = False
+        #: whose message it is, by its identity
+        self._handlers: dict[int, Any] = {}
         #: The container is killed by the very greenlet that ended with an error: it lives on until that is done.
         self._ended = False
 
@@ -58,6 +63,21 @@ class QueueConsumer(NamekoQueueConsumer):
             super().run(*args, **kwargs)
         finally:
             self._ended = True
+
+    @property
+    def slots(self) -> Slots[Message]:
+        """Who may begin, and who waits."""
+        if self._slots is None:
+            size = self.container.max_workers
+            spare = max((getattr(provider, "spare_slots", 0) for provider in self._providers), default=0)
+            self._slots = Slots(size, spare, self._begin, time.monotonic)
+            # its own limit would block the loop that sends the heartbeats
+            self.container._worker_pool.resize(self._slots.most + 1)  # noqa: SLF001 - nameko has no other word for it
+        return self._slots
+
+    @property
+    def prefetch_count(self) -> int:
+        return self.slots.most
 
     @property
     def connection(self) -> Connection:
@@ -85,6 +105,8 @@ class QueueConsumer(NamekoQueueConsumer):
         """
         # what was taken over the old connection belongs to the broker again, whoever still works on it
         self._pending.clear()
+        for message in self.slots.forget_waiting():
+            self._handlers.pop(id(message), None)
         for provider in self._providers:
             if declare := getattr(provider, "declare", None):
                 declare(channel.connection.client)
@@ -109,12 +131,23 @@ class QueueConsumer(NamekoQueueConsumer):
     def on_delivery(self, provider: Any, message: Message) -> None:
         """A message arrived, in whatever state. The provider settles it by ``ack_message`` or ``requeue_message``."""
         self._pending.add(id(message))
-        handle = partial(provider.handle_delivery, message)
-        # spawn_worker blocks when the pool is full, and this loop must not block: it sends the heartbeats
-        if self.container._worker_pool.free() > 0:  # noqa: SLF001 - nameko has no other word for it
-            handle()
-        else:
-            self.container.spawn_managed_thread(handle, identifier=type(provider).__name__)
+        self._handlers[id(message)] = provider
+        self.slots.add(message)
+        self._look_again()
+
+    def _look_again(self) -> None:
+        """Those who are at work may turn out to be slow."""
+        if self.slots.is_full and not self._is_looking:
+            self._is_looking = True
+            eventlet.spawn_after(SLOW_S, self._look)
+
+    def _look(self) -> None:
+        self._is_looking = False
+        self.slots.begin()
+        self._look_again()
+
+    def _begin(self, message: Message) -> None:
+        self._handlers[id(message)].handle_delivery(message)
 
     def _on_decode_error(self, provider: Any, message: Message, _exc: Exception) -> None:
         """What cannot be decompressed is the provider's too, with its body as it came; kombu would drop it."""
@@ -135,6 +168,8 @@ class QueueConsumer(NamekoQueueConsumer):
             _log.info("the broker takes a message back, the connection broke (%s)", type(exc).__name__)
         finally:
             self._pending.discard(id(message))
+            self._handlers.pop(id(message), None)
+            self.slots.done(message)
 
     def on_iteration(self) -> None:
         self._cancel_consumers_if_requested()
@@ -161,13 +196,21 @@ class QueueConsumer(NamekoQueueConsumer):
         """
         removed = Event()
         self._pending_remove_providers[provider] = removed
+        self._return_waiting()
         with eventlet.Timeout(LONGEST_CANCEL_S, exception=False):
             while not removed.ready() and self._may_wait():
                 eventlet.sleep(0.02)
         self._is_answered = self._is_answered and removed.ready()
+        # what came in meanwhile
+        self._return_waiting()
         self._providers.discard(provider)
         if not self._providers and not self._last_provider_unregistered.ready():
             self._last_provider_unregistered.send()
+
+    def _return_waiting(self) -> None:
+        """What nobody has begun belongs to another process."""
+        for message in self.slots.forget_waiting():
+            self.requeue_message(message)
 
     def _may_wait(self) -> bool:
         """Whether there still is a connection, and time: one deadline for all that has to be done before the end."""

@@ -31,6 +31,11 @@ class LaneConsumer(Consumer):
     def __init__(self, lane: str, **kwargs: Any) -> None:
         super().__init__(topology.lane_queue(lane), **kwargs)
 
+    @property
+    def spare_slots(self) -> int:
+        """Attempts more that are made while a mailer is slow and another one may not be."""
+        return 2 * self.runtime.workers if self.runtime.has_several_mailers else 0
+
     def declare(self, connection: Connection) -> None:
         """All queues, exchanges and delay levels of this configuration."""
         settings = self.runtime.settings

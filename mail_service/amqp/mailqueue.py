@@ -9,7 +9,7 @@ from typing import Any
 import eventlet
 from eventlet.semaphore import Semaphore
 
-from mail_service import clock, topology
+from mail_service import clock, sizes, topology
 from mail_service.amqp.publisher import Publisher, PublishFailed, Unroutable
 from mail_service.backoff import spread
 from mail_service.envelope import CONTENT_TYPE, Envelope
@@ -18,9 +18,6 @@ from mail_service.ledger.records import Mail
 #: RabbitMQ (3.10 and 4.0) writes a new quorum queue's name to the disk about a second after its declaration. Killed
 #: before that, it has the messages and does not find them; so a new delay level gets none until then, seconds.
 NEWBORN_S = 2
-#: Bytes that a mail's later copies may be larger by than its first one: outcomes of recipients, and what the database
-#: could not take.
-ROOM_TO_GROW = 256 * 1024
 
 
 class MailQueue:
@@ -42,7 +39,7 @@ class MailQueue:
             "routing_key": topology.lane_queue_name(lane),
             "headers": headers,
             "message_id": envelope.id,
-            "room": ROOM_TO_GROW if mail is None else 0,
+            "room": sizes.ROOM_TO_GROW if mail is None else 0,
         }
         try:
             self._publish(body, **where)

@@ -12,7 +12,6 @@ published.
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -23,18 +22,14 @@ from eventlet.event import Event
 from eventlet.semaphore import Semaphore
 from kombu import Connection
 
+from mail_service import sizes
+
 T = TypeVar("T")
 
 #: Longer than a usual memory alarm, which blocks publishers: giving up earlier only makes a second copy.
 CONFIRM_TIMEOUT_S = 15.0
 #: In the last seconds of a process: a copy, an answer and an event may each have to be given up.
 LAST_CONFIRM_TIMEOUT_S = 2.0
-
-#: bytes: what a broker takes unless its ``max_message_size`` says otherwise, which no client can ask for
-_LARGEST_BEFORE_4 = 128 * 1024 * 1024
-_LARGEST = 16 * 1024 * 1024
-#: RabbitMQ 3.10: "message size 17 is larger than max size 16"; 4.0: "... larger than configured max size 16"
-_TOO_LARGE = re.compile(r"larger than .*?max size (\d+)")
 
 
 class PublishFailed(Exception):
@@ -49,9 +44,7 @@ class TooLarge(PublishFailed):
     """The broker does not take messages of this size; nothing was published, and to repeat it would not help."""
 
     def __init__(self, size: int, largest: int) -> None:
-        super().__init__(
-            f"takes {size:,} bytes in a queue, and the broker takes at most {largest:,} (max_message_size)"
-        )
+        super().__init__(sizes.too_large(size, largest))
 
 
 class Publisher:
@@ -84,9 +77,9 @@ class Publisher:
         message = Message(body, application_headers=dict(headers or {}), delivery_mode=2, **properties)
         with self.time_limit():
             try:
-                self._open_link(len(body) + room).publish(message, exchange, routing_key, mandatory)
+                self._open_link(len(body), room).publish(message, exchange, routing_key, mandatory)
             except _LinkDown:
-                self._open_link(len(body) + room).publish(message, exchange, routing_key, mandatory)
+                self._open_link(len(body), room).publish(message, exchange, routing_key, mandatory)
 
     def declare(self, declaration: Callable[[Connection], T]) -> T:
         """
@@ -120,8 +113,8 @@ class Publisher:
             self._link.fail(PublishFailed("the publisher was closed"))
             self._link = None
 
-    def _open_link(self, size: int) -> _Link:
-        """Return the connection, if it takes a message of *size* bytes. Raises TooLarge."""
+    def _open_link(self, size: int, room: int) -> _Link:
+        """Return the connection, if it takes a message of *size* and *room* bytes. Raises TooLarge."""
         with self._opening:
             if self._link is None or self._link.dead:
                 largest = self._link.refused_above if self._link else None
@@ -129,7 +122,7 @@ class Publisher:
                     self._link = _Link(self._connect(), largest)
                 except (OSError, AMQPError) as exc:
                     raise PublishFailed(f"the broker cannot be reached: {type(exc).__name__}") from exc
-            if size > self._link.largest:
+            if size + room > self._link.largest:
                 raise TooLarge(size, self._link.largest)
             return self._link
 
@@ -146,7 +139,7 @@ class _Link:
         self._kombu_connection = connection
         self._connection = connection.connection
         #: bytes of the largest message that this broker takes, as far as we know
-        self.largest = largest or _largest(str(self._connection.server_properties.get("version", "")))
+        self.largest = largest or sizes.largest_of(self._connection.server_properties.get("version", ""))
         #: set to the true one when the broker ended this connection's channel because of a larger message
         self.refused_above: int | None = None
         self._channel = self._connection.channel()
@@ -205,8 +198,8 @@ class _Link:
             while not self.dead:
                 self._connection.drain_events()
         except (OSError, AMQPError) as exc:
-            if isinstance(exc, PreconditionFailed) and (found := _TOO_LARGE.search(exc.reply_text or "")):
-                self.refused_above = int(found[1])
+            if isinstance(exc, PreconditionFailed):
+                self.refused_above = sizes.refused_above(exc.reply_text)
             self.fail(_LinkDown(type(exc).__name__))
 
     def _beat(self) -> None:
@@ -245,11 +238,6 @@ class _Link:
             if tag not in self._unroutable and (waiting_exchange, waiting_key) == (exchange, routing_key):
                 self._unroutable.add(tag)
                 return
-
-
-def _largest(version: str) -> int:
-    major = version.partition(".")[0]
-    return _LARGEST_BEFORE_4 if major.isdigit() and int(major) < 4 else _LARGEST
 
 
 def _drop(connection: Connection) -> None:

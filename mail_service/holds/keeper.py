@@ -32,6 +32,10 @@ _WEIGHT = (Kind.TRANSIENT, Kind.UNKNOWN, Kind.THROTTLED, Kind.CONFIGURATION)
 _ANSWERS = ("smtp", "http")
 #: between looks at what other processes share, where no claim tells of it, seconds
 REFRESH_S = 1.0
+#: an attempt that takes longer is slow, seconds; a usual one takes a tenth of this
+SLOW_S = 0.5
+#: until mail of a mailer that is slow and has enough to do looks again, seconds
+CROWDED_S = 0.5
 #: until what the database did not take is offered again, seconds
 SHARE_AGAIN_S = 2.0
 #: A hold is looked at a little more often than promised: a delay may be longer by a seventh (see
@@ -65,6 +69,7 @@ class Ticket:
     """Leave to attempt a mail; to be handed back with what came of it."""
 
     mailer: str
+    lane: str
     given: Pass
     #: of the sender's own gate, where there is one
     of_sender: Pass | None = None
@@ -88,6 +93,7 @@ class Keeper:
         release: Called in a greenlet of its own when mail that waits for a mailer may go: the mailer, and a function
         that
             answers how many mails a second may go now (0: it is held again).
+        crowd: Attempts of one lane that are slow at which a mailer gets no more of it, in this process; None: no limit.
         monotonic: The clock that it goes by, seconds.
     """
 
@@ -98,6 +104,7 @@ class Keeper:
         hold_probe_s: float,
         tell: Callable[[str, Hold], None],
         release: Callable[[str, Callable[[], float]], object],
+        crowd: int | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._now = monotonic
@@ -105,6 +112,9 @@ class Keeper:
         self._probe_s = hold_probe_s * SOONER
         self._tell = tell
         self._release = release
+        self._crowd = crowd
+        #: by mailer and lane: who is with it, and since when
+        self._with: dict[tuple[str, str], dict[int, float]] = {}
         self._gates: dict[tuple[str, str], Gate] = {}
         self._revision = -1
         #: what was last seen in the store
@@ -114,10 +124,14 @@ class Keeper:
         self._is_sharing = False
         self._refreshed = float("-inf")
 
-    def admit(self, mailer: str, mail_id: str, sender: str) -> Ticket | Held:
-        """Ask to attempt a mail."""
+    def admit(self, mailer: str, mail_id: str, sender: str, lane: str = "normal") -> Ticket | Held:
+        """Ask to attempt a mail of priority *lane*."""
         self._catch_up()
         now = self._now()
+        if self.is_crowded(mailer, lane):
+            return Held(
+                seconds=self._gate(mailer).look(now) + CROWDED_S, text=f"mailer {mailer} is slow and has enough to do"
+            )
         own = self._gates.get((mailer, sender)) if sender else None
         if own is not None and own.closed is not None and now < own.closed.until:
             return self._held(mailer, own, now)
@@ -129,13 +143,25 @@ class Keeper:
         if own is not None and isinstance(given, Wait):
             self._give_back(gate, answer, now)
             return self._held(mailer, own, now, given.seconds)
-        return Ticket(mailer=mailer, given=answer, of_sender=given if isinstance(given, Pass) else None)
+        ticket = Ticket(mailer=mailer, lane=lane, given=answer, of_sender=given if isinstance(given, Pass) else None)
+        self._with.setdefault((mailer, lane), {})[id(ticket)] = now
+        return ticket
 
-    def look(self, mailer: str, sender: str) -> float | None:
+    def is_crowded(self, mailer: str, lane: str) -> bool:
+        """Whether so many attempts wait for a slow mailer that more would only take the place of others' mail."""
+        those = self._with.get((mailer, lane))
+        if self._crowd is None or not those or len(those) < self._crowd:
+            return False
+        now = self._now()
+        return sum(now - since > SLOW_S for since in those.values()) >= self._crowd
+
+    def look(self, mailer: str, sender: str, lane: str = "normal") -> float | None:
         """Seconds until a mail that is held already should look again; None when it should ask now."""
         if self._now() - self._refreshed > REFRESH_S:
             self._refresh()
         now = self._now()
+        if self.is_crowded(mailer, lane):
+            return self._gate(mailer).look(now) + CROWDED_S
         for key in ((mailer, sender), (mailer, "")):
             gate = self._gates.get(key)
             if gate is not None and gate.closed is not None and now < gate.closed.until:
@@ -144,6 +170,7 @@ class Keeper:
 
     def note(self, ticket: Ticket, receipts: Sequence[Receipt]) -> None:
         """Tell how an attempt went. Never raises and never waits."""
+        self._leave(ticket)
         now = self._now()
         gate = self._gate(ticket.mailer)
         diagnoses = [receipt.diagnosis for receipt in receipts]
@@ -161,17 +188,20 @@ class Keeper:
 
     def abandon(self, ticket: Ticket) -> None:
         """The attempt was not made, or says nothing about the mailer: another mail may be the probe."""
+        self._leave(ticket)
         now = self._now()
         self._give_back(self._gate(ticket.mailer), ticket.given, now)
         own = self._gates.get((ticket.mailer, ticket.given.sender))
         if own is not None and ticket.of_sender is not None:
             self._give_back(own, ticket.of_sender, now)
 
-    def is_held(self, mailer: str) -> bool:
-        """Whether all mail through *mailer* waits."""
-        self._catch_up()
+    def _leave(self, ticket: Ticket) -> None:
+        self._with.get((ticket.mailer, ticket.lane), {}).pop(id(ticket), None)
+
+    def reason_to_wait(self, mailer: str) -> Held | None:
+        """What is said to those who wait for *mailer*; None when it is not held."""
         gate = self._gates.get((mailer, ""))
-        return gate is not None and gate.closed is not None
+        return self._held(mailer, gate, self._now()) if gate is not None and gate.closed is not None else None
 
     def holds(self) -> list[Hold]:
         """All holds of mailers and senders, as this process knows them."""

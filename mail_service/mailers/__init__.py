@@ -75,6 +75,9 @@ class MailerSettings(Protocol):
     @property
     def limit(self) -> Limit | None: ...
 
+    @property
+    def http_retry(self) -> Mapping[str, Any] | None: ...
+
 
 class Limit(Protocol):
     """How many attempts may be in flight at a time; also how many connections are worth keeping."""

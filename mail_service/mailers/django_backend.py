@@ -2,7 +2,8 @@
 Asks any Django email backend, every Anymail one included: one message at a time, and one receipt per recipient.
 
 A backend answers with a number, or with an exception; Anymail's add a status per recipient, and those made of smtplib
-drop what ``sendmail`` returned about refused recipients. All three are read here.
+drop what ``sendmail`` returned about refused recipients. All three are read here. Anymail's are kept open between mails
+(``sessions``), any other backend is made for each mail.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import copy
 import inspect
 import smtplib
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final
@@ -30,6 +32,9 @@ from mail_service.mailers.content import (
     is_set,
     require_expressible,
 )
+from mail_service.mailers.idempotency import with_key
+from mail_service.mailers.kinship import descends_from
+from mail_service.mailers.sessions import DEFAULT_KEPT, Sessions, close, connection_of, is_good_after
 from mail_service.outcome import Diagnosis, Kind, Receipt
 
 #: seconds, for backends made of Django's SMTP one whose OPTIONS have no timeout
@@ -41,6 +46,9 @@ _KEEPS_SEND_AT: Final = frozenset(
     for esp in ("brevo", "mailersend", "mailgun", "mandrill", "resend", "sendgrid", "sparkpost", "unisender_go")
 )
 _ANYMAIL: Final = "anymail.backends.base.AnymailBaseBackend"
+_ANYMAIL_ON_REQUESTS: Final = "anymail.backends.base_requests.AnymailRequestsBackend"
+_ANYMAIL_ON_BOTO: Final = "anymail.backends.amazon_ses.EmailBackend"
+_SESSION: Final = "requests.sessions.Session"
 _configuring = threading.Lock()
 
 
@@ -67,7 +75,7 @@ def construct(name: str, path: str, options: Mapping[str, object]) -> Any:
     configure_django()
     options = {key: value for key, value in options.items() if key != "fail_silently"}
     try:
-        backend_class = import_string(path)
+        backend_class = with_key(import_string(path))
         return backend_class(**_how_to_call(backend_class, name), **options)
     except ImproperlyConfigured:
         raise
@@ -89,7 +97,12 @@ class DjangoMailer:
     """The mailer for every backend that has none of its own here. See ``Mailer``."""
 
     def __init__(
-        self, settings: MailerSettings, *, classify: Classifier = diagnose, attempt_timeout_s: float = 120.0
+        self,
+        settings: MailerSettings,
+        *,
+        classify: Classifier = diagnose,
+        attempt_timeout_s: float = 120.0,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.name = settings.name
         self.backend = settings.backend
@@ -98,11 +111,23 @@ class DjangoMailer:
         self._settings = settings
         self._classify = classify
         self._longest_s = attempt_timeout_s
+        self._clock = clock
+        self._sessions = Sessions((settings.limit and settings.limit.concurrency) or DEFAULT_KEPT, clock)
+        #: what the OPTIONS say to a backend built on requests, which each attempt may have to make shorter
+        self._timeout: Any = None
 
-    def send(self, email: Email, waiting: Sequence[str], *, attempt: int = 0) -> list[Receipt]:
-        """See ``Mailer.send``."""
-        backend = self._made()
-        is_anymail = _is_anymail(backend)
+    def send(
+        self, email: Email, waiting: Sequence[str], *, attempt: int = 0, within_s: float | None = None
+    ) -> list[Receipt]:
+        """
+        See ``Mailer.send``.
+
+        Args:
+            within_s: Seconds, where less than ``attempt_timeout`` is left of the attempt.
+        """
+        time_s = self._longest_s if within_s is None else min(within_s, self._longest_s)
+        backend = self._sessions.take() or self._made()
+        is_anymail = descends_from(backend, _ANYMAIL)
         if not is_anymail:
             require_expressible(email, self.name, ANYMAIL_FIELDS, expresses=getattr(backend, "expresses", ()))
         handed = only_to(email, waiting, complete_headers=not is_anymail)
@@ -111,17 +136,16 @@ class DjangoMailer:
         )
         try:
             self._open(backend)
+            self._keep_to(time_s, backend)
             answers.listen(backend, None if is_anymail else self._sender(email, backend))
-            count = backend.send_messages([handed])
-            receipts = answers.to(count)
+            receipts = answers.to(backend.send_messages([handed]))
         except Exception as error:  # noqa: BLE001 - raised again by to_error, where it is about everybody
-            _abandon(backend)
+            self._leave(backend, error)
             return answers.to_error(error)
         except BaseException:
             _abandon(backend)
             raise
-        with suppress(Exception):
-            backend.close()
+        self._leave(backend)
         return receipts
 
     def check(self) -> str:
@@ -133,18 +157,48 @@ class DjangoMailer:
         try:
             self._open(backend)
         finally:
-            with suppress(Exception):
-                backend.close()
+            close(backend)
         return f"{self.backend} can be opened"
 
     def close(self) -> None:
         """See ``Mailer.close``."""
+        self._sessions.empty()
 
     def _made(self) -> Any:
         backend = construct(self.name, self.backend, self._settings.options)
-        if getattr(backend, "timeout", 0) is None:
+        if descends_from(backend, _ANYMAIL_ON_REQUESTS):
+            self._timeout = backend.timeout
+        elif descends_from(backend, _ANYMAIL_ON_BOTO):
+            # it brings botocore, which others need not
+            from mail_service.mailers import ses  # noqa: PLC0415
+
+            ses.tame(backend, self._longest_s)
+        elif getattr(backend, "timeout", 0) is None:
             backend.timeout = min(DEFAULT_TIMEOUT_S, self._longest_s)
         return backend
+
+    def _keep_to(self, time_s: float, backend: Any) -> None:
+        """Let no wait for an API exceed *time_s*, and repeat as ``http_retry`` says, on whatever has such a session."""
+        session: Any = getattr(backend, "session", None)
+        if not descends_from(session, _SESSION):
+            return
+        from mail_service.mailers import http  # noqa: PLC0415 - requests is there
+
+        is_anymail = descends_from(backend, _ANYMAIL_ON_REQUESTS)
+        timeout = http.timeouts(self._timeout if is_anymail else getattr(backend, "timeout", None), time_s)
+        if is_anymail and timeout is not None:
+            backend.timeout = timeout
+        if self._settings.http_retry:
+            http.mount(session, self._settings.http_retry, http.budget_of(timeout or (0, 0), time_s, self._clock))
+
+    def _leave(self, backend: Any, error: Exception | None = None) -> None:
+        """Keep the backend for the next mail where it has something to keep, and nothing is in doubt; else close it."""
+        if connection_of(backend) is not None and (error is None or is_good_after(error)):
+            self._sessions.put(backend)
+        elif error is None:
+            close(backend)
+        else:
+            _abandon(backend)
 
     def _open(self, backend: Any) -> None:
         """Open on its own what ``send_messages`` would open itself: an error here comes before any mail."""
@@ -270,10 +324,6 @@ def _counts(count: object) -> bool:
     return count is None or (count > 0 if isinstance(count, int | float) else bool(count))
 
 
-def _is_anymail(backend: Any) -> bool:
-    return any(f"{cls.__module__}.{cls.__qualname__}" == _ANYMAIL for cls in type(backend).__mro__)
-
-
 def _sendmail(backend: Any) -> Callable[..., Any] | None:
     """The open smtplib connection's ``sendmail``, of backends that have one as Django's SMTP backend has."""
     sendmail = getattr(getattr(backend, "connection", None), "sendmail", None)
@@ -288,8 +338,7 @@ def _abandon(backend: Any) -> None:
             with suppress(Exception):
                 connection.close()
                 setattr(backend, name, None)
-    with suppress(Exception):
-        backend.close()
+    close(backend)
 
 
 def _key(address: str) -> str:

@@ -17,6 +17,7 @@ from mail_service.settings.model import (
     Limit,
     MailerSettings,
     OnUnknown,
+    RoutingRule,
     Schedule,
     Settings,
 )
@@ -29,6 +30,7 @@ __all__ = [
     "Limit",
     "MailerSettings",
     "OnUnknown",
+    "RoutingRule",
     "Schedule",
     "Settings",
     "check_imports",

@@ -12,25 +12,29 @@ from mail_service.settings.model import Settings
 
 def check_imports(settings: Settings) -> list[str]:
     """
-    What is wrong with the mailers' backends and the classifier, one sentence each; empty when all can be imported.
+    What is wrong with the mailers' backends and the functions named, one sentence each; empty when all can be imported.
 
     Django has to be configured first, since a backend's module may ask for its settings.
     """
-    mistakes = [
-        f"mail.mailers.{mailer.name}.BACKEND: {problem}"
-        for mailer in settings.mailers.values()
-        if (problem := _backend_problem(mailer.backend)) is not None
-    ]
-    if (problem := _classifier_problem(settings.classifier)) is not None:
-        mistakes.append(f"mail.classifier: {problem}")
-    return mistakes
+    everybodys = {f"mail.mailers.{name}": mailer for name, mailer in settings.mailers.items()}
+    of_tenants = {
+        f"mail.tenants.{tenant}.mailers.{name}": mailer
+        for tenant, mailers in settings.tenants.items()
+        for name, mailer in mailers.items()
+    }
+    found = {f"{path}.BACKEND": backend_problem(one.backend) for path, one in (everybodys | of_tenants).items()}
+    found["mail.classifier"] = _function_problem(settings.classifier)
+    if settings.tenant_mailers is not None:
+        found["mail.tenant_mailers"] = _function_problem(settings.tenant_mailers)
+    return [f"{path}: {problem}" for path, problem in found.items() if problem is not None]
 
 
 class _NotFoundError(Exception):
     """Nothing can be imported from a path; the text says why."""
 
 
-def _backend_problem(path: str) -> str | None:
+def backend_problem(path: str) -> str | None:
+    """Why what *path* names cannot be a mailer's backend, in a sentence; None when it can."""
     try:
         found = _find(path)
     except _NotFoundError as exc:
@@ -44,7 +48,7 @@ def _backend_problem(path: str) -> str | None:
     return None
 
 
-def _classifier_problem(path: str) -> str | None:
+def _function_problem(path: str) -> str | None:
     try:
         return None if callable(_find(path)) else f"{path} cannot be called"
     except _NotFoundError as exc:

@@ -7,15 +7,19 @@ from collections.abc import Collection, Mapping
 
 from mail_service.errors import ConfigurationError
 from mail_service.settings import database
-from mail_service.settings.mailers import read_mailers
+from mail_service.settings.mailers import read_mailers, read_tenants
 from mail_service.settings.model import BUILT_IN_SCHEDULES, Bounce, DoorSchedules, Schedule, Settings
 from mail_service.settings.reading import Mistakes, Section, is_dotted_path, is_mailbox, nearest, shown
+from mail_service.settings.routing import read_routing
 from mail_service.settings.schedules import read_schedules
 
 #: of a section, in the order in which the README explains them
 _KEYS = (
     "default_from",
     "mailers",
+    "routing",
+    "tenants",
+    "tenant_mailers",
     "database",
     "event_sources",
     "schedules",
@@ -71,10 +75,16 @@ def _is_url(value: object) -> bool:
 
 def _read_mail(mail: Section) -> Settings:
     defaults = Settings()
+    default_from = _read_default_from(mail, defaults.default_from)
     schedules = read_schedules(mail.section("schedules"))
+    mailers = read_mailers(mail)
+    tenants = read_tenants(mail, mailers)
     return Settings(
-        default_from=_read_default_from(mail, defaults.default_from),
-        mailers=read_mailers(mail),
+        default_from=default_from,
+        mailers=mailers,
+        routing=read_routing(mail, mailers, tenants),
+        tenants=tenants,
+        tenant_mailers=_read_tenant_mailers(mail),
         database=database.read_url(mail, defaults.database),
         event_sources=mail.names("event_sources"),
         schedules=schedules,
@@ -103,6 +113,16 @@ def _read_dotted_path(section: Section, key: str, default: str) -> str:
     if not is_dotted_path(value):
         section.wrong(key, f"a dotted path like {default}", value)
     return value
+
+
+def _read_tenant_mailers(mail: Section) -> str | None:
+    # null is the default, and what check-config prints
+    if mail.values.get("tenant_mailers") is None:
+        return None
+    value = mail.text("tenant_mailers", "", what="a dotted path like myproject.mail.mailers_of")
+    if value and not is_dotted_path(value):
+        mail.wrong("tenant_mailers", "a dotted path like myproject.mail.mailers_of", value)
+    return value or None
 
 
 def _read_backoff(mail: Section, schedules: Mapping[str, Schedule]) -> DoorSchedules:

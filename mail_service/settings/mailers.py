@@ -1,18 +1,34 @@
-"""Reads ``mail.mailers``, which has the shape of Django 6.1's ``MAILERS`` and four keys more."""
+"""Reads ``mail.mailers`` and the tenants' own, which have the shape of Django 6.1's ``MAILERS`` and four keys more."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Final, cast
 
+from mail_service.errors import ConfigurationError
 from mail_service.settings.model import DEFAULT_MAILERS, Limit, MailerSettings, OnUnknown
-from mail_service.settings.reading import Section, as_number, as_whole, is_dotted_path, is_name, nearest, shown
+from mail_service.settings.reading import (
+    Mistakes,
+    Section,
+    as_number,
+    as_whole,
+    is_dotted_path,
+    is_name,
+    nearest,
+    shown,
+)
 
 _MAILER_KEYS: Final = ("BACKEND", "OPTIONS", "failover", "on_unknown", "limit", "http_retry")
 #: Django's own default for an entry of MAILERS without BACKEND
 _SMTP_BACKEND: Final = "django.core.mail.backends.smtp.EmailBackend"
 _OURS: Final = "mail_service.django"
+#: between a mailer's name and a tenant's, in the key by which logs, holds and ``health`` know a tenant's own mailer
+TENANT_MARK: Final = "/"
+#: characters, and those that the option ``tenant`` does not take; see ``mail_service.message.options``
+_LONGEST_TENANT: Final = 200
+_CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 #: the arguments of urllib3 2's ``Retry``, without ``history``, which is no setting
 _RETRY_COUNTS: Final = ("total", "connect", "read", "redirect", "status", "other")
@@ -36,12 +52,75 @@ def read_mailers(mail: Section) -> Mapping[str, MailerSettings]:
     section = mail.section("mailers")
     if "default" not in section and isinstance(mail.values["mailers"], Mapping | None):
         section.mistakes.add(section.path, f"no mailer is called default{_like_default(section)}; it has to be there")
+    mailers = _read_each(section)
+    _check_failover(section, mailers, mailers)
+    return MappingProxyType(mailers)
+
+
+def read_tenants(mail: Section, mailers: Mapping[str, MailerSettings]) -> Mapping[str, Mapping[str, MailerSettings]]:
+    """The tenants' own mailers. They may fail over to each other and to everybody's *mailers*."""
+    tenants = mail.section("tenants")
+    if tenants.values or mail.values.get("tenant_mailers"):
+        _check_marks(mail.at("mailers"), mailers, mail.mistakes)
+    for tenant in tenants.values:
+        if not is_tenant(tenant):
+            tenants.mistakes.add(tenants.path, f"expected the name of a tenant, got {shown(tenant)}")
+    return MappingProxyType(
+        {tenant: _read_tenant(tenants.section(tenant, ["mailers"]), mailers) for tenant in tenants.values}
+    )
+
+
+def _read_tenant(entry: Section, mailers: Mapping[str, MailerSettings]) -> Mapping[str, MailerSettings]:
+    section = entry.section("mailers")
+    own = _read_each(section)
+    _check_marks(section.path, own, section.mistakes)
+    _check_failover(section, own, {**mailers, **own})
+    return MappingProxyType(own)
+
+
+def is_tenant(value: object) -> bool:
+    """Whether a mail can be for *value*: what the option ``tenant`` takes."""
+    return isinstance(value, str) and 0 < len(value) <= _LONGEST_TENANT and not _CONTROL.search(value)
+
+
+def read_one(
+    name: str, entry: object, path: str, mailers: Mapping[str, MailerSettings] = MappingProxyType({})
+) -> MailerSettings:
+    """
+    A single *entry*, from somewhere else than the configuration, which may fail over to *mailers*.
+
+    Raises:
+        ConfigurationError: with all its mistakes, one in a line, as of something that stands at *path*.
+    """
+    mistakes = Mistakes()
+    if not isinstance(entry, Mapping):
+        mistakes.add(path, f"expected a mapping with BACKEND and OPTIONS, got {type(entry).__name__}")
+    else:
+        section = Section({name: entry}, path, mistakes)
+        mailer = _read_mailer(name, section.section(name, _MAILER_KEYS))
+        _check_failover(section, {name: mailer}, {**mailers, name: mailer})
+    if mistakes.found:
+        raise ConfigurationError("\n".join(mistakes.found))
+    return mailer
+
+
+def _read_each(section: Section) -> dict[str, MailerSettings]:
     for name in section.values:
         if not is_name(name):
             section.mistakes.add(section.path, f"expected a name for the mailer, got {shown(name)}")
-    mailers = {name: _read_mailer(name, section.section(name, _MAILER_KEYS)) for name in section.values}
-    _check_failover(section, mailers)
-    return MappingProxyType(mailers)
+    return {name: _read_mailer(name, section.section(name, _MAILER_KEYS)) for name in section.values}
+
+
+def _check_marks(path: str, names: Iterable[str], mistakes: Mistakes) -> None:
+    """A tenant's mailer must not be taken for another one whose own name looks like its key."""
+    for name in names:
+        if TENANT_MARK in name:
+            mistakes.add(path, f"where tenants have mailers, no name of one has a {TENANT_MARK}, got {shown(name)}")
+
+
+def key_of(name: str, tenant: str) -> str:
+    """What tells the mailer *name* of a *tenant* from everybody's: ``default/acme``."""
+    return f"{name}{TENANT_MARK}{tenant}"
 
 
 def _like_default(section: Section) -> str:
@@ -121,9 +200,12 @@ def _is_list_of(value: object, kind: type) -> bool:
     return isinstance(value, list) and all(isinstance(item, kind) and not isinstance(item, bool) for item in value)
 
 
-def _check_failover(section: Section, mailers: Mapping[str, MailerSettings]) -> None:
+def _check_failover(
+    section: Section, entries: Mapping[str, MailerSettings], mailers: Mapping[str, MailerSettings]
+) -> None:
+    """Note where *entries* fail over to what is not among *mailers*, or, over whatever others, to themselves."""
     reported: set[frozenset[str]] = set()
-    for mailer in mailers.values():
+    for mailer in entries.values():
         path = f"{section.path}.{mailer.name}.failover"
         for name in mailer.failover:
             if name not in mailers:

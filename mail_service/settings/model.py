@@ -45,6 +45,27 @@ class MailerSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RoutingRule:
+    """Which mailer takes the mail that all of this is true of. What is empty is not looked at."""
+
+    #: mailers by name with their weights, each at least 1; a single one gets every mail
+    mailers: Mapping[str, int]
+    #: the mail is for one of these
+    tenants: tuple[str, ...] = ()
+    #: the From is in one of these domains: lower case, in ASCII; ``*.example.org`` is every subdomain, not the domain
+    sender_domains: tuple[str, ...] = ()
+    #: every recipient is in one of these domains, written like the sender's
+    recipient_domains: tuple[str, ...] = ()
+    #: the mail has one of these tags
+    tags: tuple[str, ...] = ()
+
+    @property
+    def takes_every_mail(self) -> bool:
+        """No condition is left."""
+        return not (self.tenants or self.sender_domains or self.recipient_domains or self.tags)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FixedSchedule:
     """Waits from a list, one after the other; the last one repeats."""
 
@@ -125,6 +146,12 @@ class Settings:
     default_from: str = "webmaster@localhost"
     #: by name; ``default`` is always there
     mailers: Mapping[str, MailerSettings] = field(default_factory=lambda: DEFAULT_MAILERS)
+    #: in order, the first that fits a mail chooses its mailer; the option ``mailer`` goes before them all
+    routing: tuple[RoutingRule, ...] = ()
+    #: by tenant and name: mailers that take the place of those of the same name, or are added to them
+    tenants: Mapping[str, Mapping[str, MailerSettings]] = field(default_factory=lambda: MappingProxyType({}))
+    #: dotted path of ``(tenant, name) -> mapping or None``, asked for a tenant's mailers that are not in *tenants*
+    tenant_mailers: str | None = None
     #: SQLAlchemy URL of the ledger and the error log; not in the repr, since it may hold a password
     database: str = field(default="sqlite:///var/mail_service.db", repr=False)
     #: names of the services whose ``send_email`` events are mailed
@@ -142,11 +169,19 @@ class Settings:
     #: seconds; an attempt that takes longer is given up, with its outcome unknown
     attempt_timeout: float = 120.0
 
+    def mailers_of(self, tenant: object) -> Mapping[str, MailerSettings]:
+        """The mailers that mail for *tenant* may name: its own and everybody's. Whatever is no tenant has no own."""
+        own = self.tenants.get(tenant) if isinstance(tenant, str) else None
+        return {**self.mailers, **own} if own else self.mailers
+
     def masked(self) -> dict[str, object]:
         """Plain data in the shape of ``config.yaml``'s ``mail`` section, every default filled in, no secret left in."""
         plain = {
             "default_from": self.default_from,
-            "mailers": {name: _mailer_as_configured(mailer) for name, mailer in self.mailers.items()},
+            "mailers": _mailers_as_configured(self.mailers),
+            "routing": [_rule_as_configured(rule) for rule in self.routing],
+            "tenants": {name: {"mailers": _mailers_as_configured(mailers)} for name, mailers in self.tenants.items()},
+            "tenant_mailers": self.tenant_mailers,
             "database": self.database,
             "event_sources": self.event_sources,
             "schedules": {name: _schedule_as_configured(schedule) for name, schedule in self.schedules.items()},
@@ -160,6 +195,22 @@ class Settings:
         masked = mask(plain)
         assert isinstance(masked, dict)  # noqa: S101 - a mapping is masked into a dict
         return masked
+
+
+def _mailers_as_configured(mailers: Mapping[str, MailerSettings]) -> dict[str, object]:
+    return {name: _mailer_as_configured(mailer) for name, mailer in mailers.items()}
+
+
+def _rule_as_configured(rule: RoutingRule) -> dict[str, object]:
+    conditions = {
+        "tenant": rule.tenants,
+        "sender_domain": rule.sender_domains,
+        "recipient_domain": rule.recipient_domains,
+        "tag": rule.tags,
+    }
+    single = len(rule.mailers) == 1
+    target: object = next(iter(rule.mailers)) if single else dict(rule.mailers)
+    return {key: values for key, values in conditions.items() if values} | {"mailer": target}
 
 
 def _mailer_as_configured(mailer: MailerSettings) -> dict[str, object]:

@@ -13,8 +13,10 @@ from typing import Any, Self
 
 import kombu
 from amqp.exceptions import AMQPError
+from kombu.exceptions import OperationalError
 
-BROKEN = (OSError, AMQPError)
+#: what a broker that goes away makes of a call; kombu wraps some of it
+BROKEN = (OSError, AMQPError, OperationalError)
 RPC_EXCHANGE = kombu.Exchange("nameko-rpc", type="topic", durable=True)
 
 

@@ -89,14 +89,22 @@ class FakeMailer:
         pass
 
 
+@dataclass
+class OneMailer:
+    """The same one under every name, or none."""
+
+    mailer: FakeMailer | None
+
+    def chain(self, _name: str, _tenant: str | None = None) -> list[Any]:
+        return [self.mailer] if self.mailer else []
+
+
 def a_courier(
     mailer: FakeMailer | None, ledger: FakeLedger | None = None, classify: Any = diagnose, deadline_s: float = 5
 ) -> Courier:
     keeper = Keeper(SharedHolds(), hold_probe_s=30, tell=lambda _what, _hold: None, release=lambda _mailer, _rate: None)
-    handover = Handover(
-        lambda _name: mailer, classify=guarded(classify), deadline=Deadline(deadline_s), keeper=keeper, failover={}
-    )
-    return Courier(SETTINGS, ledger or FakeLedger(), lambda _name: mailer, handover, keeper)
+    handover = Handover(OneMailer(mailer), classify=guarded(classify), deadline=Deadline(deadline_s), keeper=keeper)
+    return Courier(SETTINGS, ledger or FakeLedger(), lambda _name, _tenant: mailer, handover, keeper)
 
 
 def a_delivery(

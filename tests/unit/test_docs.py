@@ -318,11 +318,10 @@ def test_an_exception_means_what_is_written(path: str, stage: Any, kind: str) ->
 
 
 def _statuses() -> Iterator[tuple[int, str]]:
-    for statuses, kinds in table(FAILURES, "## HTTP statuses"):
-        for first, last in re.findall(r"(\d{3})(?: to (\d{3}))?", statuses):
-            yield int(first), words(kinds)[0]
-            if last:
-                yield int(last), words(kinds)[0]
+    for answer, kinds, *_ in table(FAILURES, "## HTTP statuses"):
+        if "saying" not in answer:
+            for status in words(answer):
+                yield int(status.replace("xx", "99")), words(kinds)[0]
 
 
 @pytest.mark.parametrize(("status", "kind"), list(_statuses()))

@@ -28,6 +28,7 @@ class Process:
             hold_probe_s=10,
             tell=lambda what, hold: self.told.append((what, hold)),
             release=lambda mailer, _rate: self.released.append(mailer),
+            crowd=2,
             monotonic=lambda: self.seconds,
         )
 
@@ -187,3 +188,19 @@ def test_no_address_is_logged(one: Process, caplog: pytest.LogCaptureFixture) ->
 
     assert caplog.records
     assert "example.org" not in caplog.text
+
+
+def test_a_mailer_that_is_slow_gets_no_more_than_its_share_of_the_workers(
+    one: Process, clock: Callable[[float], None]
+) -> None:
+    tickets = [one.admit("1"), one.admit("2")]
+    assert isinstance(one.admit("3"), Ticket)
+    clock(2)
+
+    assert isinstance(one.admit("4"), Held)
+    assert isinstance(one.admit("5", mailer="second"), Ticket)
+
+    for ticket in tickets:
+        assert isinstance(ticket, Ticket)
+        one.keeper.note(ticket, [Receipt(address="to@example.org", diagnosis=ACCEPTED)])
+    assert isinstance(one.admit("6"), Ticket)

@@ -115,6 +115,14 @@ mail:
     second:
       BACKEND: anymail.backends.postmark.EmailBackend
       on_unknown: give_up
+  routing:
+    - {sender_domain: [Example.org, "*.example.org"], tag: news, mailer: {second: 3, default: 1}}
+    - {tenant: acme, recipient_domain: example.com, mailer: own}
+  tenants:
+    acme:
+      mailers:
+        own: {BACKEND: anymail.backends.resend.EmailBackend, failover: [default]}
+  tenant_mailers: myproject.mail.mailers_of
   database: postgresql+psycopg://mail:secret@db/mail
   event_sources: [orders]
   schedules:
@@ -144,6 +152,11 @@ mail:
         assert settings.event_sources == ("orders",)
         assert settings.schedules == load_settings({}).schedules
         assert settings.bounce.to_sender is True
+        assert [dict(rule.mailers) for rule in settings.routing] == [{"second": 3, "default": 1}, {"own": 1}]
+        assert settings.routing[0].sender_domains == ("example.org", "*.example.org")
+        assert settings.routing[1].tenants == ("acme",)
+        assert settings.tenants["acme"]["own"].failover == ("default",)
+        assert settings.tenant_mailers == "myproject.mail.mailers_of"
         assert (settings.max_size, settings.hold_probe, settings.attempt_timeout) == (1000, 1.0, 2.5)
 
     def test_what_is_printed_of_it_can_be_read_again(self) -> None:
@@ -173,8 +186,8 @@ MISTAKES = {
     "a key that is a number": (
         {"mail": {5: 1, "bounce": {}}},
         (
-            "mail.5: unknown key; known: default_from, mailers, database, event_sources, schedules, backoff, "
-            "classifier, bounce, max_size, hold_probe, attempt_timeout"
+            "mail.5: unknown key; known: default_from, mailers, routing, tenants, tenant_mailers, database, "
+            "event_sources, schedules, backoff, classifier, bounce, max_size, hold_probe, attempt_timeout"
         ),
     ),
     "a misspelt section": (
@@ -339,6 +352,128 @@ MISTAKES = {
         {"mail": {"mailers": mailer(http_retry={"status_forcelist": 503})}},
         "mail.mailers.default.http_retry.status_forcelist: expected a list of HTTP status codes, got 503",
     ),
+    # routing
+    "rules that are no list": (
+        {"mail": {"routing": {"tag": "x", "mailer": "default"}}},
+        "mail.routing: expected a list of rules, got a mapping",
+    ),
+    "a rule that is no mapping": (
+        {"mail": {"routing": ["default"]}},
+        'mail.routing[0]: expected a mapping, got "default"',
+    ),
+    "a rule without a mailer": (
+        {"mail": {"routing": [{"tag": "x"}]}},
+        "mail.routing[0].mailer: missing; a rule has to say who takes the mail",
+    ),
+    "a misspelt condition": (
+        {"mail": {"routing": [{"sender_domian": "x.org", "mailer": "default"}]}},
+        "mail.routing[0].sender_domian: unknown key; did you mean sender_domain?",
+    ),
+    "a rule that chooses nobody": (
+        {"mail": {"routing": [{"tag": "x", "mailer": "defualt"}]}},
+        'mail.routing[0].mailer: no mailer is called "defualt"; did you mean default?',
+    ),
+    "a rule that chooses another tenant's mailer": (
+        {
+            "mail": {
+                "tenants": {"acme": {"mailers": {"own": None}}, "b": None},
+                "routing": [{"tenant": ["acme", "b"], "mailer": "own"}],
+            }
+        },
+        'mail.routing[0].mailer: no mailer is called "own"; known: default',
+    ),
+    "weights of nobody": (
+        {"mail": {"routing": [{"mailer": {"default": 1, "second": 2}}]}},
+        'mail.routing[0].mailer.second: no mailer is called "second"; known: default',
+    ),
+    "a weight of nothing": (
+        {"mail": {"routing": [{"mailer": {"default": 0}}]}},
+        "mail.routing[0].mailer.default: expected a whole number from 1 to 1000000 as its weight, got 0",
+    ),
+    "no weights": (
+        {"mail": {"routing": [{"mailer": {}}]}},
+        (
+            "mail.routing[0].mailer: expected the name of a mailer, or several with their weights as "
+            "{first: 3, second: 1}, got a mapping"
+        ),
+    ),
+    "a domain that is none": (
+        {"mail": {"routing": [{"recipient_domain": ["x.org", "ann@x.org"], "mailer": "default"}]}},
+        (
+            "mail.routing[0].recipient_domain[1]: expected a domain like example.org, or *.example.org for its "
+            'subdomains, got "ann@x.org"'
+        ),
+    ),
+    "a domain with a star inside": (
+        {"mail": {"routing": [{"sender_domain": "mail.*.org", "mailer": "default"}]}},
+        (
+            "mail.routing[0].sender_domain: expected a domain like example.org, or *.example.org for its "
+            'subdomains, got "mail.*.org"'
+        ),
+    ),
+    "a tag that is a number": (
+        {"mail": {"routing": [{"tag": 5, "mailer": "default"}]}},
+        "mail.routing[0].tag: expected a tag, got 5",
+    ),
+    "a condition that nothing fulfils": (
+        {"mail": {"routing": [{"tag": [], "mailer": "default"}]}},
+        "mail.routing[0].tag: expected a tag, or a list of such, got an empty list",
+    ),
+    "a rule that is never reached": (
+        {"mail": {"routing": [{"mailer": "default"}, {"tag": "x", "mailer": "default"}]}},
+        "mail.routing[0]: takes every mail, so no rule after it is ever looked at",
+    ),
+    # tenants
+    "tenants that are no mapping": ({"mail": {"tenants": ["acme"]}}, "mail.tenants: expected a mapping, got a list"),
+    "a tenant's number": (
+        {"mail": {"tenants": {17: {}}}},
+        "mail.tenants.17: expected a text as key, got 17; put it in quotes",
+    ),
+    "a tenant whom no option can name": (
+        {"mail": {"tenants": {"a\tb": {}}}},
+        'mail.tenants: expected the name of a tenant, got "a\\tb"',
+    ),
+    "a tenant's mailer without the key for it": (
+        {"mail": {"tenants": {"acme": {"default": {}}}}},
+        "mail.tenants.acme.default: unknown key; known: mailers",
+    ),
+    "a misspelt key of a tenant's mailer": (
+        {"mail": {"tenants": {"acme": {"mailers": {"default": {"OPTOINS": {}}}}}}},
+        "mail.tenants.acme.mailers.default.OPTOINS: unknown key; did you mean OPTIONS?",
+    ),
+    "a tenant's failover to nobody": (
+        {"mail": {"tenants": {"acme": {"mailers": {"default": {"failover": ["x"]}}}}}},
+        'mail.tenants.acme.mailers.default.failover: no mailer is called "x"; known: default',
+    ),
+    "a tenant's failover to another tenant's": (
+        {"mail": {"tenants": {"a": {"mailers": {"own": None}}, "b": {"mailers": {"x": {"failover": ["own"]}}}}}},
+        'mail.tenants.b.mailers.x.failover: no mailer is called "own"; known: default, x',
+    ),
+    "a tenant's failover in a circle over everybody's": (
+        {
+            "mail": {
+                "mailers": mailer(failover=["b"]) | {"b": None},
+                "tenants": {"acme": {"mailers": {"b": {"failover": ["default"]}}}},
+            }
+        },
+        "mail.tenants.acme.mailers.b.failover: leads back to where it began: b -> default -> b",
+    ),
+    "a mailer that could be a tenant's": (
+        {"mail": {"mailers": mailer() | {"b/acme": None}, "tenant_mailers": "a.b"}},
+        'mail.mailers: where tenants have mailers, no name of one has a /, got "b/acme"',
+    ),
+    "a tenant's mailer that could be another tenant's": (
+        {"mail": {"tenants": {"acme": {"mailers": {"b/x": None}}}}},
+        'mail.tenants.acme.mailers: where tenants have mailers, no name of one has a /, got "b/x"',
+    ),
+    "a loader that is no path": (
+        {"mail": {"tenant_mailers": "loader"}},
+        'mail.tenant_mailers: expected a dotted path like myproject.mail.mailers_of, got "loader"',
+    ),
+    "a loader that is no text": (
+        {"mail": {"tenant_mailers": 5}},
+        "mail.tenant_mailers: expected a dotted path like myproject.mail.mailers_of, got 5",
+    ),
     # schedules
     "a schedule without waits": (
         {"mail": {"schedules": {"mine": {"schedule": []}}}},
@@ -496,6 +631,9 @@ class TestSecretsInMistakes:
             {"mail": {"api_key": "hunter2"}},
             {"mail": {"mailers": mailer(limit={"token": "hunter2"})}},
             {"mail": {"schedules": {"secret": "hunter2"}}},
+            {"mail": {"tenants": {"acme": {"mailers": {"default": {"OPTIONS": "password=hunter2"}}}}}},
+            {"mail": {"tenants": {"acme": "smtp://u:hunter2@h"}}},
+            {"mail": {"routing": ["smtp://u:hunter2@h"]}},
         ],
         ids=repr,
     )
@@ -542,6 +680,47 @@ class TestMailers:
 
         assert dict(retry or {}) == words
         assert urllib3.util.Retry(**words).connect == 2  # type: ignore[arg-type]
+
+
+class TestTenants:
+    OWN: Mapping[str, object] = {"acme": {"mailers": {"default": {"BACKEND": LOCMEM}, "own": None}}}
+
+    @pytest.mark.parametrize(
+        ("tenant", "names", "backend"),
+        [
+            (None, {"default", "second"}, SMTP),
+            ("other", {"default", "second"}, SMTP),
+            ("acme", {"default", "second", "own"}, LOCMEM),
+            (["acme"], {"default", "second"}, SMTP),
+        ],
+    )
+    def test_mail_for_a_tenant_may_name_its_own_and_everybodys(
+        self, tenant: object, names: set[str], backend: str
+    ) -> None:
+        settings = settings_of(mailers={"default": None, "second": None}, tenants=self.OWN)
+
+        assert settings.mailers_of(tenant).keys() == names
+        assert settings.mailers_of(tenant)["default"].backend == backend
+
+    def test_a_tenants_mailer_may_fail_over_to_everybodys(self) -> None:
+        tenants = {"acme": {"mailers": {"own": {"failover": ["default"]}}}}
+
+        assert settings_of(tenants=tenants).tenants["acme"]["own"].failover == ("default",)
+
+    def test_empty_parts_are_as_left_out(self) -> None:
+        assert settings_of(tenants=None, routing=None, tenant_mailers=None) == Settings()
+        assert settings_of(tenants={"acme": {"mailers": None}}).tenants["acme"] == {}
+
+    def test_names_with_the_mark_are_free_where_no_tenant_has_mailers(self) -> None:
+        assert settings_of(mailers=mailer() | {"a/b": None}).mailers.keys() == {"default", "a/b"}
+
+    def test_tenants_secrets_are_masked_as_everybodys(self) -> None:
+        tenants = {"acme": {"mailers": {"own": {"OPTIONS": {"api_key": "hunter2", "timeout": 5}}}}}
+
+        printed = settings_of(tenants=tenants).masked()["tenants"]
+
+        assert "hunter2" not in str(printed)
+        assert "'timeout': 5" in str(printed)
 
 
 class TestSchedules:
@@ -617,6 +796,39 @@ class TestImports:
         settings = settings_of(mailers=mailer(BACKEND=backend), classifier="mail_service.settings.mask")
 
         assert check_imports(settings) == ([] if mistake is None else [f"mail.mailers.default.BACKEND: {mistake}"])
+
+    def test_tenants_backends_are_looked_at_as_well(self) -> None:
+        tenants = {"acme": {"mailers": {"own": {"BACKEND": "no.such.Backend"}}}}
+
+        assert check_imports(settings_of(tenants=tenants)) == [
+            "mail.tenants.acme.mailers.own.BACKEND: there is no module no; is its package installed?"
+        ]
+
+    @pytest.mark.parametrize(
+        ("path", "mistake"),
+        [
+            ("mail_service.settings.mask", None),
+            ("mail_service.__version__", "mail_service.__version__ cannot be called"),
+            ("mail_service.settings", "mail_service.settings cannot be called"),
+            ("mail_service.nobody", "mail_service has no nobody"),
+            ("nobody.mailers_of", "there is no module nobody; is its package installed?"),
+        ],
+    )
+    @pytest.mark.parametrize("key", ["tenant_mailers", "classifier"])
+    def test_functions_are_there_and_can_be_called(self, key: str, path: str, mistake: str | None) -> None:
+        assert check_imports(settings_of(**{key: path})) == ([] if mistake is None else [f"mail.{key}: {mistake}"])
+
+    def test_a_classifier_that_cannot_be_made_is_a_mistake_of_its_module(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As one made of lists with an exception that is not there: nothing is left for the first failure to find."""
+        code = "from mail_service.classifying import classifier\nclassify = classifier(held=['no.such.Error'])\n"
+        (tmp_path / "broken_classifier.py").write_text(code)
+        monkeypatch.syspath_prepend(str(tmp_path))
+
+        (mistake,) = check_imports(settings_of(classifier="broken_classifier.classify"))
+
+        assert mistake.startswith("mail.classifier: there is no module no")
 
     def test_a_classifier_has_to_be_callable(self) -> None:
         mistakes = check_imports(settings_of(classifier="mail_service.__version__"))

@@ -1,0 +1,62 @@
+"""How many messages are worked on at a time, and who may begin although others are still at it."""
+
+from __future__ import annotations
+
+from mail_service.amqp.slots import SLOW_S, Slots
+
+
+class Work:
+    def __init__(self, size: int, spare: int = 0) -> None:
+        self.begun: list[object] = []
+        self.now = 0.0
+        self.slots: Slots[object] = Slots(size, spare, self.begun.append, lambda: self.now)
+
+    def add(self, count: int) -> list[object]:
+        messages = [object() for _ in range(count)]
+        for message in messages:
+            self.slots.add(message)
+        return messages
+
+
+def test_no_more_than_the_size_are_begun_and_the_next_when_one_is_done() -> None:
+    work = Work(2)
+    first, second, third, fourth = work.add(4)
+    assert work.begun == [first, second]
+
+    work.slots.done(second)
+
+    assert work.begun == [first, second, third]
+    assert fourth not in work.begun
+
+
+def test_slow_ones_lend_their_slots_up_to_the_spare_ones() -> None:
+    work = Work(2, spare=3)
+    work.add(10)
+    work.now = SLOW_S + 0.1
+    work.slots.begin()
+    assert len(work.begun) == 4
+
+    work.now += SLOW_S + 0.1
+    work.slots.begin()
+
+    assert len(work.begun) == 5 == work.slots.most
+
+
+def test_without_spare_slots_slow_ones_keep_theirs() -> None:
+    work = Work(2)
+    work.add(10)
+    work.now = 100
+
+    work.slots.begin()
+
+    assert len(work.begun) == 2
+
+
+def test_what_was_not_begun_can_be_given_up() -> None:
+    work = Work(2)
+    messages = work.add(5)
+
+    assert work.slots.forget_waiting() == messages[2:]
+    assert not work.slots.is_full
+    work.slots.done(messages[0])
+    assert len(work.begun) == 2
