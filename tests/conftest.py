@@ -10,6 +10,7 @@ from typing import NoReturn
 
 import pytest
 
+from mail_service.local.http_server import HttpServer
 from mail_service.local.node import Node, temporary_node
 from mail_service.local.rabbitmq import installed_or_install, private_node
 from mail_service.local.smtp_server import SmtpServer
@@ -146,3 +147,21 @@ def smtp_server(_smtp_process: SmtpServer) -> Iterator[SmtpServer]:
         _smtp_process.resume()
     else:
         _smtp_process.start()
+
+
+@pytest.fixture(scope="session")
+def _http_process() -> Iterator[HttpServer]:
+    with HttpServer() as server:
+        yield server
+
+
+@pytest.fixture
+def http_server(_http_process: HttpServer) -> Iterator[HttpServer]:
+    """An HTTP server that knows no path until ``script`` says otherwise. With TLS: make an HttpServer."""
+    _http_process.script()
+    _http_process.forget()
+    yield _http_process
+    if _http_process.is_alive:
+        _http_process.resume()
+    else:
+        _http_process.start()

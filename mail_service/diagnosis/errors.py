@@ -11,9 +11,10 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
+from mail_service.diagnosis import rows
 from mail_service.diagnosis.context import BEFORE_CONTENT, Context, Stage
 from mail_service.diagnosis.reading import class_name, class_names, described, inside, text_of
-from mail_service.outcome import Diagnosis, Kind
+from mail_service.outcome import Diagnosis, Kind, Scope
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +33,8 @@ class ErrorRow:
     #: a regular expression to be found in the error's text
     text: str = ""
     certainly_not_sent: bool = False
+    #: whom it is about; None is the usual of its kind
+    scope: Scope | None = None
 
     def fits(self, error: BaseException, stage: Stage | None) -> bool:
         """Whether this row speaks about *error*."""
@@ -51,6 +54,7 @@ def _row(
     made_from: frozenset[str] = frozenset(),
     text: str = "",
     not_sent: bool = True,
+    scope: Scope | None = None,
 ) -> ErrorRow:
     return ErrorRow(
         names=frozenset(names),
@@ -60,6 +64,7 @@ def _row(
         made_from=made_from,
         text=text,
         certainly_not_sent=not_sent,
+        scope=scope,
     )
 
 
@@ -75,7 +80,7 @@ _NO_CONNECTION: Final = frozenset(
 )
 #: what OpenSSL says when the two sides cannot agree at all
 _NO_COMMON_TLS: Final = (
-    r"WRONG_VERSION_NUMBER|UNSUPPORTED_PROTOCOL|NO_PROTOCOLS_AVAILABLE|HTTP_REQUEST|UNKNOWN_CA|CERTIFICATE_"
+    r"WRONG_VERSION_NUMBER|UNSUPPORTED_PROTOCOL|NO_PROTOCOLS_AVAILABLE|HTTP_REQUEST|ALERT_\w*(CERTIFICATE|UNKNOWN_CA)"
 )
 _FAILED_ANYWHERE: Final = ("builtins.OSError", "smtplib.SMTPServerDisconnected")
 
@@ -87,6 +92,7 @@ ROWS: Final[tuple[ErrorRow, ...]] = (
         "mail_service.diagnosis.context.DeadlineExceeded",
         "eventlet.timeout.Timeout",
         not_sent=False,
+        scope=Scope.MAILER,
     ),
     _row(
         Kind.CONFIGURATION,
@@ -96,12 +102,17 @@ ROWS: Final[tuple[ErrorRow, ...]] = (
     ),
     _row(
         Kind.CONFIGURATION,
-        "boto3: credentials or region are missing (botocore/exceptions.py)",
+        "botocore/exceptions.py: the credentials, the profile or the region are missing or cannot be had",
         "botocore.exceptions.NoCredentialsError",
         "botocore.exceptions.PartialCredentialsError",
         "botocore.exceptions.CredentialRetrievalError",
         "botocore.exceptions.NoRegionError",
         "botocore.exceptions.InvalidRegionError",
+        "botocore.exceptions.ProfileNotFound",
+        "botocore.exceptions.ConfigNotFound",
+        "botocore.exceptions.ConfigParseError",
+        "botocore.exceptions.SSOError",
+        "botocore.exceptions.TokenRetrievalError",
     ),
     _row(
         Kind.CONFIGURATION,
@@ -123,7 +134,7 @@ ROWS: Final[tuple[ErrorRow, ...]] = (
     ),
     _row(
         Kind.CONFIGURATION,
-        "OpenSSL: no TLS on this port, or no version in common",
+        "OpenSSL: no TLS on this port, no version in common, or a certificate of ours that the server refuses",
         "ssl.SSLError",
         "requests.exceptions.SSLError",
         text=_NO_COMMON_TLS,
@@ -154,6 +165,12 @@ ROWS: Final[tuple[ErrorRow, ...]] = (
         "anymail.exceptions.AnymailUnsupportedFeature",
         "mail_service.mailers.CannotExpress",
     ),
+    _row(
+        Kind.PERMANENT,
+        "anymail/backends/mailgun.py: no domain in the From, or one with a slash; raised before the request",
+        "anymail.exceptions.AnymailError",
+        text="unknown sender domain|in sender domain",
+    ),
     # the network, before anything was sent
     _row(
         Kind.TRANSIENT,
@@ -169,6 +186,7 @@ ROWS: Final[tuple[ErrorRow, ...]] = (
         "httpx.ConnectError",
         "httpx.ConnectTimeout",
         *_NO_CONNECTION,
+        scope=Scope.MAILER,
     ),
     _row(
         Kind.TRANSIENT,
@@ -176,6 +194,7 @@ ROWS: Final[tuple[ErrorRow, ...]] = (
         "requests.exceptions.ConnectionError",
         "urllib.error.URLError",
         made_from=_NO_CONNECTION,
+        scope=Scope.MAILER,
     ),
     # files that a configuration names: certificates, folders of mail
     _row(
@@ -198,6 +217,7 @@ ROWS: Final[tuple[ErrorRow, ...]] = (
         "RFC 5321, 4.1.1.4: a server takes no mail before the end of its content",
         *_FAILED_ANYWHERE,
         stages=BEFORE_CONTENT,
+        scope=Scope.MAILER,
     ),
     # the network, when the mail may have been taken
     _row(
@@ -209,13 +229,14 @@ ROWS: Final[tuple[ErrorRow, ...]] = (
         "urllib3.exceptions.HTTPError",
         "httpx.TransportError",
         not_sent=False,
+        scope=Scope.MAILER,
     ),
 )
 
 
 def from_error(error: BaseException, context: Context) -> Diagnosis | None:
     """Say what *error* means by its class; None when no row knows it."""
-    row = next((row for row in ROWS if row.fits(error, context.stage)), None)
+    row = rows.first(ROWS, lambda row: row.fits(error, context.stage))
     if row is None:
         return None
     return Diagnosis(
@@ -223,4 +244,5 @@ def from_error(error: BaseException, context: Context) -> Diagnosis | None:
         text=described(error),
         code=f"{class_name(error)} at {context.stage}" if context.stage else class_name(error),
         certainly_not_sent=row.certainly_not_sent,
+        scope=row.scope,
     )

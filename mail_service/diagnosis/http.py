@@ -1,128 +1,67 @@
 """
-What the HTTP status of a provider's answer means, where no table of the provider itself knows better.
+What the answers of providers' APIs mean: the provider's own table first, then that of HTTP's statuses, which is here.
 
 The statuses are those of RFC 9110; what they mean for a mail is what ESPs were seen to do with them.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
-from mail_service.diagnosis import waits
+from mail_service.diagnosis import rows, waits
+from mail_service.diagnosis.answer import Answer, answer_of
 from mail_service.diagnosis.context import Context
-from mail_service.diagnosis.reading import class_names, described, text_of
-from mail_service.outcome import Diagnosis, Kind
+from mail_service.diagnosis.providers import PROVIDERS
+from mail_service.diagnosis.reading import described
+from mail_service.diagnosis.rows import AnswerRow
+from mail_service.outcome import Diagnosis, Kind, Scope
 
-#: errors that may carry the status of an answer
-_CARRIERS: Final = frozenset(
-    {
-        "anymail.exceptions.AnymailAPIError",
-        "requests.exceptions.HTTPError",
-        "urllib.error.HTTPError",
-        "httpx.HTTPStatusError",
-        "botocore.exceptions.ClientError",
-    }
-)
-_QUOTA: Final = r"\b(daily|monthly|per\s+day|per\s+month)\b|quota"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StatusRow:
-    """One line of the table."""
-
-    #: from one to another, both included
-    statuses: tuple[tuple[int, int], ...]
-    kind: Kind
-    #: who says so
-    source: str
-    #: Anymail's name of the provider; empty for all
-    esp: str = ""
-    #: a regular expression to be found in the error's text, which has the answer's body
-    text: str = ""
-    #: seconds, where the answer names none
-    wait_s: float | None = None
-    certainly_not_sent: bool = True
-
-    def fits(self, status: int, esp: str, text: str) -> bool:
-        """Whether this row speaks about such an answer."""
-        return (
-            any(first <= status <= last for first, last in self.statuses)
-            and (not self.esp or self.esp == esp)
-            and (not self.text or re.search(self.text, text, re.IGNORECASE) is not None)
-        )
-
-
-def _each(*statuses: int) -> tuple[tuple[int, int], ...]:
-    return tuple((status, status) for status in statuses)
-
-
-_SUCCESS: Final = ((200, 299),)
+#: kinds after which somebody waits
+_WAITING: Final = frozenset({Kind.TRANSIENT, Kind.THROTTLED, Kind.UNKNOWN})
 
 #: first match wins
-ROWS: Final[tuple[StatusRow, ...]] = (
-    StatusRow(
-        statuses=_SUCCESS,
-        text="Mailgun Magnificent API",
-        kind=Kind.CONFIGURATION,
-        source="anymail/backends/mailgun.py, raise_for_status: a wrong sender domain or API URL is answered like this",
-    ),
-    StatusRow(
-        statuses=_SUCCESS,
-        esp="Postal",
-        text="InvalidServerAPIKey|AccessDenied|ServerSuspended",
-        kind=Kind.CONFIGURATION,
-        source="anymail/backends/postal.py: errors come with 200; apiv1.postalserver.io lists their codes",
-    ),
-    StatusRow(
-        statuses=_SUCCESS,
-        esp="Postal",
-        kind=Kind.PERMANENT,
-        source='anymail/backends/postal.py: any "status" but "success" is an error, though with 200',
-    ),
-    StatusRow(
-        statuses=_SUCCESS,
+ROWS: Final[tuple[AnswerRow, ...]] = (
+    AnswerRow(
+        statuses="2xx",
         kind=Kind.ACCEPTED,
-        certainly_not_sent=False,
         source="RFC 9110, 15.3: the request was accepted; only the answer's body could not be read",
     ),
-    StatusRow(
-        statuses=((300, 399),),
+    AnswerRow(
+        statuses="3xx",
         kind=Kind.CONFIGURATION,
         source="RFC 9110, 15.4: redirected, so the API's URL is not this one",
     ),
-    StatusRow(
-        statuses=_each(401, 402, 403, 404, 405),
+    AnswerRow(
+        statuses="401 402 403 404 405",
         kind=Kind.CONFIGURATION,
         source="RFC 9110, 15.5: key, account, URL or method",
     ),
-    StatusRow(
-        statuses=_each(408, 425, 503),
+    AnswerRow(
+        statuses="408 425 503",
         kind=Kind.TRANSIENT,
+        scope=Scope.MAILER,
         source="RFC 9110, 15.5.9 and 15.6.4; RFC 8470, 5.2: repeat it later",
     ),
-    StatusRow(
-        statuses=_each(409),
+    AnswerRow(
+        statuses="409",
         text="concurrent",
         kind=Kind.TRANSIENT,
-        certainly_not_sent=False,
-        source="Resend: concurrent_idempotent_requests, the same mail is in flight (resend.com/docs, 2026)",
+        may_be_sent=True,
+        source="RFC 9110, 15.5.10: a conflict with another request, as its text says the same one in flight",
     ),
-    StatusRow(
-        statuses=_each(420, 429),
-        text=_QUOTA,
+    AnswerRow(
+        statuses="420 429",
+        text=waits.QUOTA_TEXT,
         kind=Kind.THROTTLED,
         wait_s=waits.QUOTA_S,
-        source="Resend: daily_quota_exceeded, monthly_quota_exceeded; SparkPost: 420, sending limit exceeded",
+        source="RFC 6585, 4, with a text that names a quota, which lasts longer than a rate",
     ),
-    StatusRow(statuses=_each(420, 429), kind=Kind.THROTTLED, source="RFC 6585, 4: too many requests"),
-    StatusRow(statuses=((400, 499),), kind=Kind.PERMANENT, source="RFC 9110, 15.5: the request itself is at fault"),
-    StatusRow(
-        statuses=((500, 599),),
+    AnswerRow(statuses="420 429", kind=Kind.THROTTLED, source="RFC 6585, 4: too many requests"),
+    AnswerRow(statuses="4xx", kind=Kind.PERMANENT, source="RFC 9110, 15.5: the request itself is at fault"),
+    AnswerRow(
+        statuses="5xx",
         kind=Kind.UNKNOWN,
-        certainly_not_sent=False,
+        scope=Scope.MAILER,
         source="RFC 9110, 15.6: the server failed, perhaps after it had taken the mail",
     ),
 )
@@ -130,38 +69,46 @@ ROWS: Final[tuple[StatusRow, ...]] = (
 
 def from_error(error: BaseException, context: Context) -> Diagnosis | None:
     """Say what the answer that *error* carries means; None when it carries none."""
-    if not class_names(error) & _CARRIERS:
-        return None
-    status = _status(error)
-    text = text_of(error)
-    row = next((row for row in ROWS if row.fits(status, str(getattr(error, "esp_name", "")), text)), None)
-    if row is None:
-        return None
-    asked_s = _asked(error, context) if row.kind in {Kind.TRANSIENT, Kind.THROTTLED, Kind.UNKNOWN} else None
+    answer = answer_of(error, context)
+    return from_answer(answer, described(error), context) if answer else None
+
+
+def from_answer(answer: Answer, text: str, context: Context) -> Diagnosis | None:
+    """
+    Say what *answer* means; None when no row knows it, as one without a status.
+
+    Args:
+        text: For people.
+    """
+    if answer.provider:
+        row = rows.first_for(answer, answer.provider.rows)
+        if row:
+            return judged(answer, row, text, context)
+    row = rows.first_for(answer, ROWS)
+    return judged(answer, row, text, context, is_general=True) if row else None
+
+
+def judged(answer: Answer, row: AnswerRow, text: str, context: Context, *, is_general: bool = False) -> Diagnosis:
+    """Return what *row* says about *answer*."""
     return Diagnosis(
         kind=row.kind,
-        text=described(error),
-        code=f"http {status}",
-        wait_s=row.wait_s if asked_s is None else asked_s,
+        text=text,
+        code=f"http {answer.status}" if is_general else _code(answer, row),
+        wait_s=_wait(answer, row, context) if row.kind in _WAITING else None,
         certainly_not_sent=row.certainly_not_sent,
+        scope=row.scope,
     )
 
 
-def _status(error: BaseException) -> int:
-    """The answer's status; 0 without one. boto has it in a dict, urllib in ``code``, the others in an attribute."""
-    response: Any = getattr(error, "response", None)
-    if isinstance(response, Mapping):
-        response = response.get("ResponseMetadata") or {}
-        status = response.get("HTTPStatusCode") if isinstance(response, Mapping) else None
-    else:
-        status = (
-            getattr(error, "status_code", None)
-            or getattr(response, "status_code", None)
-            or getattr(error, "code", None)
-        )
-    return status if isinstance(status, int) else 0
+def _code(answer: Answer, row: AnswerRow) -> str:
+    """``http 422 postmark 406``: words of an answer are fit for logs only if a table has them."""
+    slug = next(name for name, provider in PROVIDERS.items() if provider is answer.provider)
+    return " ".join(filter(None, ("http", str(answer.status), slug, row.code_of(answer) or "")))
 
 
-def _asked(error: BaseException, context: Context) -> float | None:
-    headers = getattr(getattr(error, "response", error), "headers", None)
-    return waits.retry_after(headers, context.now) if headers is not None and hasattr(headers, "get") else None
+def _wait(answer: Answer, row: AnswerRow, context: Context) -> float | None:
+    is_quota = row.wait_s is not None
+    asked_s = waits.asked_in_headers(answer.status, answer.headers, context.now, is_quota=is_quota)
+    if asked_s is None and not is_quota and row.kind is not Kind.UNKNOWN:
+        asked_s = waits.asked_in_text(answer.text)
+    return row.wait_s if asked_s is None else asked_s

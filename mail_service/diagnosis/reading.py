@@ -69,14 +69,18 @@ def reply_text(reply: object) -> str:
 
 def inside(error: BaseException) -> Iterator[BaseException]:
     """
-    The errors that *error* was made from: its cause, those among its arguments, urllib3's ``reason``, and theirs.
+    The errors that *error* was made from: its cause, those among its arguments, urllib3's ``reason``, boto's ``error``,
+    and theirs.
 
     Not ``__context__``, which is only what happened to be handled at the time.
     """
     seen: list[BaseException] = [error]
     for current in seen:
         reason = getattr(current, "reason", None)
-        for candidate in (current.__cause__, reason, *getattr(current, "args", ())):
+        # botocore/exceptions.py keeps what it was called with
+        called_with = getattr(current, "kwargs", None)
+        cause = called_with.get("error") if isinstance(called_with, dict) else None
+        for candidate in (current.__cause__, reason, cause, *getattr(current, "args", ())):
             if (
                 isinstance(candidate, BaseException)
                 and len(seen) < _DEEPEST

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
-from mail_service.diagnosis import waits
+from mail_service.diagnosis import rows, waits
 from mail_service.diagnosis.context import BEFORE_CONTENT, Context, Stage
 from mail_service.diagnosis.reading import class_names, one_line, reply_text
-from mail_service.outcome import Diagnosis, Kind
+from mail_service.outcome import Diagnosis, Kind, Scope
 
 #: the server says that we are too fast, or have had enough for today
 _TOO_FAST: Final = (
@@ -48,6 +48,8 @@ class ReplyRow:
     wait_s: float | None = None
     #: a reply that refuses is the proof that the mail was not accepted
     certainly_not_sent: bool = True
+    #: whom it is about; None is the usual of its kind
+    scope: Scope | None = None
 
     def fits(self, reply: Reply, stage: Stage | None) -> bool:
         """Whether this row speaks about *reply*."""
@@ -81,6 +83,27 @@ class Reply:
 #: first match wins
 ROWS: Final[tuple[ReplyRow, ...]] = (
     ReplyRow(
+        codes="4xx 5xx",
+        text=r"too many (concurrent )?(smtp )?connections",
+        stages=frozenset({"connect", "helo", "auth", "mail"}),
+        kind=Kind.THROTTLED,
+        source="Postfix smtpd, 421 4.7.0; Mailtrap, 535 5.7.8 at AUTH (docs.mailtrap.io, Sending Limits, 2026)",
+    ),
+    ReplyRow(
+        codes="4xx 5xx odd",
+        stages=frozenset({"connect", "helo"}),
+        kind=Kind.TRANSIENT,
+        scope=Scope.MAILER,
+        source="RFC 5321, 3.1: no service on this connection; the next may meet another host",
+    ),
+    ReplyRow(
+        codes="421",
+        text=r"is not allowed to send:",
+        kind=Kind.CONFIGURATION,
+        scope=Scope.SENDER,
+        source="Mailgun, as users report it, 2026: 421 at DATA, the domain or its account may not send",
+    ),
+    ReplyRow(
         codes="421",
         kind=Kind.TRANSIENT,
         source="RFC 5321, 3.8: the service closes the channel, at any stage; a new connection",
@@ -96,6 +119,7 @@ ROWS: Final[tuple[ReplyRow, ...]] = (
         codes="4xx",
         stages=frozenset({"auth"}),
         kind=Kind.TRANSIENT,
+        scope=Scope.MAILER,
         source="RFC 4954, 6: 454 4.7.0, temporary authentication failure",
     ),
     ReplyRow(
@@ -108,6 +132,7 @@ ROWS: Final[tuple[ReplyRow, ...]] = (
         codes="4xx",
         stages=frozenset({"starttls"}),
         kind=Kind.TRANSIENT,
+        scope=Scope.MAILER,
         source="RFC 3207, 4: 454, TLS is not available for now",
     ),
     ReplyRow(
@@ -117,15 +142,15 @@ ROWS: Final[tuple[ReplyRow, ...]] = (
         source="RFC 3207, 4: the server does not do TLS",
     ),
     ReplyRow(
-        codes="4xx 5xx odd",
-        stages=frozenset({"connect", "helo"}),
-        kind=Kind.TRANSIENT,
-        source="RFC 5321, 3.1: no service on this connection; the next may meet another host",
-    ),
-    ReplyRow(
         codes="530 535",
         kind=Kind.CONFIGURATION,
         source="RFC 4954, 6 and RFC 3207, 4: authentication or STARTTLS is required first, given to any command",
+    ),
+    ReplyRow(
+        codes="5xx",
+        enhanced="7.8 7.9 7.11 7.13",
+        kind=Kind.CONFIGURATION,
+        source="RFC 4954, 6 and RFC 5248: the login, its mechanism or its account, told later than at AUTH",
     ),
     # MAIL FROM: says something about us, but for the few codes that speak about this mail's size or address
     ReplyRow(
@@ -154,7 +179,32 @@ ROWS: Final[tuple[ReplyRow, ...]] = (
         codes="5xx",
         stages=frozenset({"mail"}),
         kind=Kind.CONFIGURATION,
+        scope=Scope.SENDER,
         source="RFC 5321, 3.3: the server refuses our sender",
+    ),
+    ReplyRow(
+        codes="4xx",
+        enhanced="1.7 1.8",
+        stages=frozenset({"mail"}),
+        kind=Kind.TRANSIENT,
+        scope=Scope.SENDER,
+        source="RFC 3463, 3.2: the sender's address or domain cannot be looked up for now",
+    ),
+    ReplyRow(
+        codes="4xx 5xx",
+        enhanced="2.1",
+        text=r"receiving (e?mail|messages) (too quickly|at a rate)",
+        kind=Kind.THROTTLED,
+        scope=Scope.MAIL,
+        wait_s=waits.RECIPIENT_S,
+        source="Gmail: 450 4.2.1, 550 5.2.1, this user gets too much mail (support.google.com/a/answer/3726730, 2026)",
+    ),
+    ReplyRow(
+        codes="4xx",
+        enhanced="2.1",
+        text=r"relay limit exceeded",
+        kind=Kind.THROTTLED,
+        source="Gmail: 450 4.2.1, peak SMTP relay limit exceeded (support.google.com/a/answer/3726730, 2026)",
     ),
     ReplyRow(
         codes="4xx",
@@ -198,6 +248,14 @@ ROWS: Final[tuple[ReplyRow, ...]] = (
         kind=Kind.TRANSIENT,
         source="RFC 5321, 4.5.3.1.10: 552 for too many recipients is to be treated as 452",
     ),
+    ReplyRow(
+        codes="4xx",
+        enhanced="3.2 4.5",
+        stages=frozenset({"mail", "data", "body", None}),
+        kind=Kind.TRANSIENT,
+        scope=Scope.MAILER,
+        source="RFC 3463, 3.4 and 3.5: the system takes no mail for now, or is congested",
+    ),
     ReplyRow(codes="4xx", kind=Kind.TRANSIENT, source="RFC 5321, 4.2.1: a transient negative completion"),
     ReplyRow(
         codes="5xx",
@@ -208,11 +266,13 @@ ROWS: Final[tuple[ReplyRow, ...]] = (
         codes="odd",
         stages=frozenset(BEFORE_CONTENT),
         kind=Kind.TRANSIENT,
+        scope=Scope.MAILER,
         source="RFC 5321, 4.2.1: not a reply to this command; nothing of the content was sent",
     ),
     ReplyRow(
         codes="odd",
         kind=Kind.UNKNOWN,
+        scope=Scope.MAILER,
         certainly_not_sent=False,
         source="RFC 5321, 4.2.1: neither yes nor no to a mail that was handed over",
     ),
@@ -249,7 +309,7 @@ _FIRST_TO_TELL: Final = (Kind.CONFIGURATION, Kind.THROTTLED, Kind.TRANSIENT, Kin
 def diagnose_reply(code: int, text: object, stage: Stage | None) -> Diagnosis:
     """Say what a reply that refuses means. *text* as smtplib has it, bytes or str, the enhanced code in front."""
     reply = Reply(code=code, text=reply_text(text))
-    row = next(row for row in ROWS if row.fits(reply, stage))
+    row = rows.first(ROWS, lambda row: row.fits(reply, stage)) or ROWS[-1]
     wait_s = waits.asked_in_text(reply.text) if row.kind in {Kind.TRANSIENT, Kind.THROTTLED} else None
     where = f" ({_AT[stage]})" if stage else ""
     return Diagnosis(
@@ -258,6 +318,7 @@ def diagnose_reply(code: int, text: object, stage: Stage | None) -> Diagnosis:
         code=reply.label,
         wait_s=row.wait_s if wait_s is None else wait_s,
         certainly_not_sent=row.certainly_not_sent,
+        scope=row.scope,
     )
 
 

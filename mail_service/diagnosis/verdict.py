@@ -13,9 +13,7 @@ from mail_service.outcome import Diagnosis, Kind
 #: a table's question: its answer, or None when it does not know such an error
 Family: TypeAlias = Callable[[BaseException, Context], Diagnosis | None]
 
-#: what single providers' codes and bodies mean; they know better than the general tables
-PROVIDERS: Final[tuple[Family, ...]] = ()
-_FAMILIES: Final[tuple[Family, ...]] = (*PROVIDERS, http.from_error, smtp.from_error, errors.from_error)
+_FAMILIES: Final[tuple[Family, ...]] = (http.from_error, smtp.from_error, errors.from_error)
 
 #: Anymail puts this around a provider's client library, whose own error says more (anymail/backends/amazon_ses.py)
 _WRAPPER: Final = "anymail.exceptions.AnymailAPIError"

@@ -1,1 +1,1 @@
-"""Servers of our own for ``make demo``, ``make run`` and the tests: RabbitMQ and a scripted SMTP server."""
+"""Servers of our own for ``make demo``, ``make run`` and the tests: RabbitMQ, and scripted SMTP and HTTP servers."""

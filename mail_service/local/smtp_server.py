@@ -16,25 +16,19 @@ import base64
 import contextlib
 import fnmatch
 import json
-import os
 import re
-import shutil
 import ssl
-import sys
-import tempfile
-import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from email import message_from_bytes, policy
 from email.message import EmailMessage
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Literal, NoReturn, Self, TypeVar, cast
+from typing import Any, Literal, NoReturn, cast
 
 from aiosmtpd.smtp import MISSING, SMTP, AuthResult, Envelope, LoginPassword, Session
 
-from .process import Child, environment, last_lines
+from .scripted import LogWriter, RulesFile, ScriptedServer
 
 #: where in the conversation a rule applies: before the greeting, at a command, in the middle of the message's bytes,
 #: and at the dot that ends them
@@ -86,6 +80,8 @@ class Settings:
     tls: Literal["starttls", "implicit"] | None = None
     certificate: str | None = None
     pipelining: bool = True
+    #: RFC 3030: a message may come in one BDAT. Off, since most tests are about DATA
+    chunking: bool = False
     smtputf8: bool = True
     eightbitmime: bool = True
     #: bytes, advertised as SIZE and enforced at the end of the message; 0 is no limit and no SIZE
@@ -126,7 +122,7 @@ class Fired:
     connection: int
 
 
-class SmtpServer:
+class SmtpServer(ScriptedServer[Accepted | Fired]):
     """
     The server as a context manager: ``with SmtpServer(Rule(...)) as server: ... server.port ... server.accepted()``.
 
@@ -135,129 +131,33 @@ class SmtpServer:
         port: 0 lets the system choose one. The port stays the same when it is started again.
     """
 
-    host = "127.0.0.1"
+    kind = "SMTP"
+    module = "mail_service.local.smtp_server"
 
     def __init__(
         self, *rules: Rule, settings: Settings | None = None, folder: Path | None = None, port: int = 0
     ) -> None:
-        self.port = port
-        self._settings = settings or Settings()
-        self._temporary = folder is None
-        self._folder = folder or Path(tempfile.mkdtemp(prefix="smtp-server-"))
-        self._child: Child | None = None
-        self._read = _LogReader(self._folder / "log.jsonl")
+        super().__init__(_entry, folder=folder, port=port, settings=asdict(settings or Settings()))
         self.script(*rules)
-
-    def __enter__(self) -> Self:
-        try:
-            self.start()
-        except BaseException:
-            self._clean_up()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._clean_up()
 
     def script(self, *rules: Rule) -> None:
         """Replace all rules; in force from the next command on, and counted anew."""
-        self._folder.mkdir(parents=True, exist_ok=True)
-        new = self._folder / "rules.new"
-        new.write_text(json.dumps([asdict(rule) for rule in rules]))
-        new.replace(self._folder / "rules.json")
+        self._write_rules(map(asdict, rules))
 
     def accepted(self) -> list[Accepted]:
         """Give every mail accepted so far, in order; also those from before a restart."""
-        return self._read.all(Accepted)
+        return [entry for entry in self._log.all() if isinstance(entry, Accepted)]
 
     def fired(self) -> list[Fired]:
         """Give every time that a rule applied, in order."""
-        return self._read.all(Fired)
+        return [entry for entry in self._log.all() if isinstance(entry, Fired)]
 
     def forget(self) -> None:
         """Leave out of ``accepted`` and ``fired`` what happened up to now."""
-        self._read.forget()
-
-    def start(self, *, timeout_s: float = 30) -> None:
-        """Start it, also again after ``stop`` or ``kill9``: the port, the rules and the log stay."""
-        output = self._folder / "output"
-        command = [sys.executable, "-m", __name__ if __name__ != "__main__" else "mail_service.local.smtp_server"]
-        argv = [*command, str(self._folder.absolute()), "--port", str(self.port)]
-        path = os.pathsep.join(filter(None, [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH")]))
-        settings = ["--settings", json.dumps(asdict(self._settings))]
-        self._child = Child([*argv, *settings], env=environment(PYTHONPATH=path), output=output)
-        deadline = time.monotonic() + timeout_s
-        while not (said := output.read_text()).endswith("}\n"):
-            if not self._child.is_alive or time.monotonic() > deadline:
-                self._child.stop()
-                raise OSError(f"The SMTP server did not start:\n{last_lines(output)}")
-            time.sleep(0.01)
-        self.port = json.loads(said)["port"]
-
-    def stop(self) -> None:
-        self._running.stop(grace_s=5)
-
-    def kill9(self) -> None:
-        self._running.kill9()
-
-    def pause(self) -> None:
-        """Let it hang: connections are taken by the system and nothing answers."""
-        self._running.pause()
-
-    def resume(self) -> None:
-        self._running.resume()
-
-    @property
-    def pid(self) -> int:
-        return self._running.pid
-
-    @property
-    def is_alive(self) -> bool:
-        return self._child is not None and self._child.is_alive
-
-    @property
-    def _running(self) -> Child:
-        if self._child is None:
-            raise OSError("This SMTP server was never started.")
-        return self._child
-
-    def _clean_up(self) -> None:
-        if self._child:
-            self._child.stop(grace_s=5)
-        if self._temporary:
-            shutil.rmtree(self._folder, ignore_errors=True)
+        self._log.forget()
 
 
-_Entry = TypeVar("_Entry", Accepted, Fired)
-
-
-class _LogReader:
-    """Reads a growing log, each line once."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._offset = 0
-        self._entries: list[Accepted | Fired] = []
-
-    def all(self, kind: type[_Entry]) -> list[_Entry]:
-        with contextlib.suppress(FileNotFoundError), self._path.open("rb") as log:
-            log.seek(self._offset)
-            new = log.read()
-            # the last line may be half written
-            whole = new[: new.rfind(b"\n") + 1]
-            self._offset += len(whole)
-            self._entries += map(_entry, whole.splitlines())
-        return [entry for entry in self._entries if isinstance(entry, kind)]
-
-    def forget(self) -> None:
-        self.all(Accepted)
-        self._entries.clear()
-
-
-def _entry(line: bytes) -> Accepted | Fired:
-    values = json.loads(line)
+def _entry(values: dict[str, Any]) -> Accepted | Fired:
     kind = values.pop("what")
     values["rcpt_tos"] = tuple(values["rcpt_tos"])
     if kind == "fired":
@@ -269,8 +169,7 @@ class _Rules:
     """The rules of a file that may be replaced at any time, and how often each has applied."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
-        self._version: tuple[int, int] | None = None
+        self._file = RulesFile(path)
         self._rules: list[Rule] = []
         self._used: Counter[tuple[int, str | None]] = Counter()
 
@@ -288,14 +187,9 @@ class _Rules:
                     break
 
     def _refresh(self) -> None:
-        try:
-            found = self._path.stat()
-        except FileNotFoundError:
-            return
-        version = (found.st_ino, found.st_mtime_ns)
-        if version != self._version:
-            self._version = version
-            self._rules = [Rule(**each) for each in json.loads(self._path.read_text())]
+        new = self._file.changed()
+        if new is not None:
+            self._rules = [Rule(**each) for each in new]
             self._used.clear()
 
 
@@ -303,20 +197,10 @@ def _matches(address: str | None, pattern: str | None) -> bool:
     return pattern is None or (address is not None and fnmatch.fnmatchcase(address, pattern))
 
 
-class _Log:
-    """Appends one JSON line for each mail and rule; a single write and no fsync, so it outlives us, not the machine."""
-
-    def __init__(self, path: Path) -> None:
-        self._file = path.open("ab", buffering=0)
-
-    def write(self, what: str, **values: object) -> None:
-        self._file.write(json.dumps({"what": what, "time": time.time(), **values}).encode() + b"\n")
-
-
 class _Hooks:
     """What aiosmtpd asks at each stage."""
 
-    def __init__(self, rules: _Rules, log: _Log, settings: Settings) -> None:
+    def __init__(self, rules: _Rules, log: LogWriter, settings: Settings) -> None:
         self.rules = rules
         self.log = log
         self.settings = settings
@@ -331,6 +215,7 @@ class _Hooks:
         session.host_name = hostname
         offered = [line for line in responses[1:-1] if self._is_offered(line[4:])]
         more = ["250-PIPELINING"] if self.settings.pipelining else []
+        more += ["250-CHUNKING"] if self.settings.chunking else []
         # one write instead of one for each line
         return ["\r\n".join([responses[0], *offered, *more, responses[-1]])]
 
@@ -368,7 +253,7 @@ class _Hooks:
     def accepted(self, server: _Server, data: bytes) -> None:
         envelope, session = cast("Envelope", server.envelope), cast("Session", server.session)
         self.log.write(
-            "accepted",
+            what="accepted",
             connection=server.number,
             mail_from=_bare(envelope.mail_from or ""),
             rcpt_tos=envelope.rcpt_tos,
@@ -380,7 +265,7 @@ class _Hooks:
 
     def fired(self, server: _Server, rule: Rule, sender: str, recipients: Sequence[str]) -> None:
         self.log.write(
-            "fired",
+            what="fired",
             connection=server.number,
             at=rule.at,
             reply=rule.reply,
@@ -463,6 +348,22 @@ class _Server(SMTP):
         await self.push(refused or "250 2.0.0 OK")
         self.envelope = self._create_envelope()
 
+    async def smtp_BDAT(self, arg: str | None) -> None:
+        """Take a message in one chunk, which is read to its end and forgotten where it is refused (RFC 3030, 2)."""
+        size = int((arg or "").removesuffix(" LAST"))
+        self._read.clear()
+        self._taken = False
+        has_recipients = bool(cast("Envelope", self.envelope).rcpt_tos)
+        refused = await self.play("body") if has_recipients else "503 5.5.1 Error: need RCPT command"
+        await self._read_ahead(size)
+        # in the form in which DATA has it
+        self._read = bytearray(b"\r\n" + self._read).replace(b"\n.", b"\n..")[2:] + b".\r\n"
+        refused = refused or await self.play("end")
+        if not refused:
+            self._accept()
+        await self.push(refused or "250 2.0.0 OK")
+        self.envelope = self._create_envelope()
+
     async def _handle_client(self) -> None:
         refused = await self.play("connect")
         if refused:
@@ -504,7 +405,7 @@ class _Server(SMTP):
 
 
 async def _serve(folder: Path, port: int, settings: Settings) -> None:
-    hooks = _Hooks(_Rules(folder / "rules.json"), _Log(folder / "log.jsonl"), settings)
+    hooks = _Hooks(_Rules(folder / "rules.json"), LogWriter(folder / "log.jsonl"), settings)
     tls = _tls_context(settings)
     starttls, implicit = (tls, None) if settings.tls == "starttls" else (None, tls)
     loop = asyncio.get_running_loop()

@@ -22,7 +22,7 @@ from django.conf import settings as django_settings
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 
-from mail_service.diagnosis import Context, diagnose, diagnose_status, stage_of
+from mail_service.diagnosis import Context, diagnose, diagnose_recipient, stage_of
 from mail_service.mailers import AttemptFailed, CannotExpress, Classifier, Email, MailerSettings
 from mail_service.mailers.content import (
     ANYMAIL_FIELDS,
@@ -228,9 +228,12 @@ class _Answers:
         self._classify = classify
         #: by address in the envelope, what sendmail returned; None when it was not called or raised
         self._refused: Mapping[str, tuple[int, bytes]] | None = None
+        #: Anymail's name of the provider
+        self._esp_name = ""
 
     def listen(self, backend: Any, sender: str | None) -> None:
         """Take note of what smtplib's ``sendmail`` returns, and put *sender* into its envelope."""
+        self._esp_name = str(getattr(backend, "esp_name", ""))
         sendmail = _sendmail(backend)
         if sendmail is None:
             return
@@ -281,7 +284,14 @@ class _Answers:
         message_id = getattr(status, "message_id", None)
         return Receipt(
             address=address,
-            diagnosis=diagnose_status(getattr(status, "status", None)),
+            diagnosis=diagnose_recipient(
+                address,
+                getattr(status, "status", None),
+                self._email.anymail_status,
+                self._context,
+                esp_name=self._esp_name,
+                to=[bare(one) for one in self._email.to],
+            ),
             message_id=None if message_id is None else str(message_id),
         )
 

@@ -36,7 +36,8 @@ def key_of(email: Email) -> str | None:
     Not the same when somebody has got the mail meanwhile and is no longer among them: the request differs then, and
     with the same key Resend would refuse it as another one (409, ``invalid_idempotent_request``).
     """
-    message_id = next((str(value) for name, value in email.extra_headers.items() if name.lower() == "message-id"), "")
+    own = (str(value) for name, value in email.extra_headers.items() if name.lower() == "message-id")
+    message_id = getattr(email, "stamped_message_id", None) or next(own, "")
     if not message_id:
         return None
     recipients = sorted(f"{field} {bare(one)}" for field in ("to", "cc", "bcc") for one in getattr(email, field))

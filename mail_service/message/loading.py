@@ -138,6 +138,8 @@ def stamp(email: EmailMessage, *, message_id: str, date: str) -> None:
         message_id: With angle brackets.
         date: As RFC 5322, 3.3 has it, such as ``email.utils.format_datetime`` returns.
     """
+    # for providers that take an idempotency key instead of a Message-ID
+    email.stamped_message_id = message_id
     if hasattr(email, "carried_mime"):
         # these very bytes are what its program wants sent
         return

@@ -423,7 +423,7 @@ def test_health_has_a_line_for_every_part_and_says_what_is_bad(any_house: House)
     assert set(health) == {
         "broker",
         "database",
-        *(f"mailer {name}" for name in ("default", "second", "give_up", "fussy", "closed", "rehearsal")),
+        *(f"mailer {name}" for name in ("default", "second", "throttling", "give_up", "fussy", "closed", "rehearsal")),
     }
     assert all(sorted(part) == ["ok", "text"] and part["text"] for part in health.values())
     assert [name for name, part in health.items() if not part["ok"]] == ["mailer closed"]

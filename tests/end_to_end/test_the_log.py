@@ -22,7 +22,8 @@ BODY = "the-body-of-the-mail"
 def everything_that_goes_wrong(house: House) -> None:
     for name in ("ann", "refused", "later", "spam", "dropped", "overfull"):
         with suppress(RemoteError):
-            house.rpc.send(mail(house.person(name), body=BODY, subject=BODY))
+            mailer = "throttling" if name == "overfull" else "default"
+            house.rpc.send(mail(house.person(name), body=BODY, subject=BODY), mailer=mailer)
     for name in ("type", "unicode", "exit", "unprintable", "recursion", "zero", "nul"):
         with suppress(RemoteError):
             house.rpc.send(mail(house.person(name), body=BODY), mailer="fussy")

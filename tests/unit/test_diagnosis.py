@@ -1,13 +1,15 @@
-"""What a failure means. Every row of the tables has a case here; SMTP's wire is in tests/mailers."""
+"""What a failure means, by exceptions made here. Real ones, with a case for every row, are in tests/esp."""
 
 from __future__ import annotations
 
+import re
 import smtplib
 import socket
 import ssl
 import subprocess
 import sys
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import botocore.exceptions
@@ -26,9 +28,18 @@ from anymail.exceptions import (
 from django.core.exceptions import ImproperlyConfigured
 from urllib3.exceptions import MaxRetryError, NameResolutionError, NewConnectionError, ProtocolError
 
-from mail_service.diagnosis import Context, DeadlineExceeded, Stage, diagnose, diagnose_reply, diagnose_status, stage_of
+from mail_service.diagnosis import (
+    Context,
+    DeadlineExceeded,
+    Stage,
+    diagnose,
+    diagnose_reply,
+    diagnose_status,
+    page,
+    stage_of,
+)
 from mail_service.diagnosis.waits import asked_in_text
-from mail_service.outcome import Diagnosis, Kind
+from mail_service.outcome import Diagnosis, Kind, Scope
 
 ACCEPTED, TRANSIENT, THROTTLED, CONFIGURATION, PERMANENT, UNKNOWN = (
     Kind.ACCEPTED,
@@ -357,11 +368,143 @@ def test_retry_after_is_read_as_seconds_or_as_a_date(headers: dict[str, str], wa
     assert diagnose(an_api_error(503, **headers), context).wait_s == wait_s
 
 
+NOW = datetime(2026, 11, 22, 10, 0, tzinfo=UTC)
+#: in the header fields that give a time and no number of seconds
+SOON = int(NOW.timestamp()) + 90
+USED_UP = {"X_Sib_RateLimit_Reset": "9", "X_Sib_RateLimit_Remaining": "0"}
+
+
+@pytest.mark.parametrize(
+    ("headers", "wait_s"),
+    [
+        ({"RateLimit_Reset": "7"}, 7),
+        ({"RateLimit_Reset": "7", "RateLimit_Remaining": "0"}, 7),
+        ({"X_RateLimit_Reset": "7.5"}, 7.5),
+        ({"X_RateLimit_Reset": str(SOON)}, 90),
+        ({"X_RateLimit_Reset": f"{SOON}.5"}, 90.5),
+        ({"X_RateLimit_Reset": str(SOON * 1000)}, 90),
+        ({"X_RateLimit_Reset": str(SOON), "Date": "Sun, 22 Nov 2026 10:01:00 GMT"}, 30),
+        ({"X_RateLimit_Reset": str(SOON - 1000)}, 0),
+        ({"X_RateLimit_Reset": "2026-11-22T10:02:00Z"}, 120),
+        ({"X_RateLimit_Reset": "2026-11-22T10:02:00"}, 120),
+        ({"X_RateLimit_Reset": "Sun, 22 Nov 2026 10:02:00 GMT"}, 120),
+        ({"X_Rate_Limit_Reset": "8"}, 8),
+        ({"X_Sib_RateLimit_Reset": "9"}, 9),
+        ({"X_RateLimit_Reset": "soon"}, None),
+        ({"X_RateLimit_Reset": "inf"}, 7 * 86400),
+        ({"X_RateLimit_Reset": "7", "Retry_After": "3"}, 3),
+        ({"X_RateLimit_Reset": "7", "Retry_After": "soon"}, 7),
+        ({"X_RateLimit_Reset": "7", "X_RateLimit_Remaining": "5"}, 7),
+        (USED_UP | {"RateLimit_Reset": "1", "RateLimit_Remaining": "5"}, 9),
+        (USED_UP | {"RateLimit_Reset": "1", "RateLimit_Remaining": "0"}, 9),
+        (USED_UP | {"RateLimit_Reset": "99", "RateLimit_Remaining": "0"}, 99),
+        ({"X_RateLimit_Reset": "7", "X_APIQuota_Reset": "2026-11-23T00:00:00Z", "X_APIQuota_Remaining": "99"}, 7),
+        ({"X_RateLimit_Remaining": "0"}, None),
+    ],
+    ids=str,
+)
+def test_the_reset_of_a_limit_is_a_wait(headers: dict[str, str], wait_s: float | None) -> None:
+    for status in (420, 429):
+        assert diagnose(an_api_error(status, **headers), Context(now=NOW)).wait_s == wait_s
+
+
+@pytest.mark.parametrize(("remaining", "wait_s"), [("0", 7), ("-1", 7), ("5", None), ("many", None), (None, None)])
+def test_of_other_statuses_only_a_limit_that_is_used_up_is_a_wait(remaining: str | None, wait_s: float | None) -> None:
+    """Most APIs send these with every answer, also with one that failed for another reason."""
+    headers = {"X_RateLimit_Reset": "7"} | ({"X_RateLimit_Remaining": remaining} if remaining else {})
+
+    assert diagnosed(an_api_error(503, **headers)).wait_s == wait_s
+    assert diagnosed(an_api_error(500, **headers)).wait_s == wait_s
+    assert diagnosed(an_api_error(401, **headers)).wait_s is None
+
+
+def test_a_text_is_asked_when_no_header_says_how_long() -> None:
+    later = '{"message": "Please try again in 2 minutes"}'
+
+    assert diagnosed(an_api_error(429, later)).wait_s == 120
+    assert diagnosed(an_api_error(429, later, Retry_After="3")).wait_s == 3
+
+
 def test_a_quota_waits_longer_than_a_rate_unless_the_provider_says() -> None:
     quota = '{"name": "daily_quota_exceeded"}'
 
     assert diagnosed(an_api_error(429, quota)).wait_s == 600
+    assert diagnosed(an_api_error(429, quota, RateLimit_Reset="1")).wait_s == 600
     assert diagnosed(an_api_error(429, quota, Retry_After="30")).wait_s == 30
+
+
+def test_a_provider_is_known_by_its_name_or_by_the_backends_path() -> None:
+    answer = a_response(422, '{"ErrorCode": 400}')
+    unnamed = AnymailRequestsAPIError(response=answer)
+
+    by_name = diagnosed(AnymailRequestsAPIError(response=answer, esp_name="Postmark"))
+    by_path = diagnose(unnamed, Context(backend="anymail.backends.postmark.EmailBackend"))
+    unknown = diagnose(unnamed, Context(backend="mine.backends.postmark.EmailBackend"))
+
+    assert (by_name.code, by_path.code, unknown.code) == ("http 422 postmark 400", "http 422 postmark 400", "http 422")
+    assert by_name.concerns == by_path.concerns == Scope.SENDER
+
+
+@pytest.mark.parametrize(
+    "body",
+    ['{"name": "ann@example.org"}', '{"name": "unheard"}', '{"name": ["rate_limit_exceeded"]}', "[" * 100_000, "\x00"],
+    ids=["address", "unheard of", "list", "deep", "NUL"],
+)
+def test_words_that_no_table_knows_are_no_codes(body: str) -> None:
+    assert diagnosed(an_api_error(422, body, esp="Resend")).code == "http 422"
+
+
+def test_an_answer_whose_body_cannot_be_read_is_judged_by_its_status() -> None:
+    class Broken(requests.Response):
+        @property
+        def content(self) -> bytes:
+            raise RuntimeError("The content was consumed")
+
+    response = Broken()
+    response.status_code = 429
+
+    assert diagnosed(requests.HTTPError("no", response=response)).kind == THROTTLED
+
+
+def test_what_the_reading_of_a_success_raises_does_not_undo_it() -> None:
+    """Anymail raises whatever its own reading of an unexpected body does, with no word of the answer."""
+
+    def parse_recipient_status(response: requests.Response) -> Any:
+        return response.json()["emails"]
+
+    with pytest.raises(KeyError) as caught:
+        parse_recipient_status(a_response(200))
+    with pytest.raises(KeyError) as refused:
+        parse_recipient_status(a_response(401))
+
+    assert diagnosed(caught.value).kind == ACCEPTED
+    assert diagnosed(refused.value).kind == CONFIGURATION
+
+
+def test_the_error_that_boto_was_made_from_tells_a_certificate_from_a_lost_connection() -> None:
+    certificate = ssl.SSLCertVerificationError("certificate verify failed")
+
+    assert diagnosed(botocore.exceptions.SSLError(endpoint_url="https://x", error=certificate)).kind == CONFIGURATION
+    assert diagnosed(botocore.exceptions.SSLError(endpoint_url="https://x", error=OSError("EOF"))).kind == UNKNOWN
+
+
+def test_the_page_has_the_tables_as_the_code_has_them() -> None:
+    """Written by ``python -m mail_service.diagnosis.page``."""
+    written_down = page.PAGE.read_text()
+
+    assert page.written(written_down) == written_down
+    assert set(re.findall(r"<!-- table: (\w+) -->", written_down)) == page.tables().keys()
+
+
+def test_the_page_is_written_by_its_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    copy = tmp_path / "page.md"
+    copy.write_text("before\n<!-- table: http -->\nold\n<!-- end -->\nafter\n")
+    monkeypatch.setattr(sys, "argv", ["page", str(copy)])
+
+    page.main()
+
+    assert copy.read_text().startswith("before\n<!-- table: http -->\n\n| answer |")
+    assert copy.read_text().endswith(" |\n\n<!-- end -->\nafter\n")
 
 
 def test_a_providers_library_speaks_through_anymails_wrapper() -> None:
