@@ -51,7 +51,8 @@ class QueueConsumer(NamekoQueueConsumer):
         self._stop_until: float | None = None
         #: the broker answered each cancel
         self._is_answered = True
-        self._slots: Slots[Message] | None = None
+        # what it really has is known when its providers are: in `get_consumers`
+        self._slots: Slots[Message] = Slots(1, 0, self._begin, time.monotonic)
         self._is_looking = False
         #: whose message it is, by its identity
         self._handlers: dict[int, Any] = {}
@@ -63,21 +64,6 @@ class QueueConsumer(NamekoQueueConsumer):
             super().run(*args, **kwargs)
         finally:
             self._ended = True
-
-    @property
-    def slots(self) -> Slots[Message]:
-        """Who may begin, and who waits."""
-        if self._slots is None:
-            size = self.container.max_workers
-            spare = max((getattr(provider, "spare_slots", 0) for provider in self._providers), default=0)
-            self._slots = Slots(size, spare, self._begin, time.monotonic)
-            # its own limit would block the loop that sends the heartbeats
-            self.container._worker_pool.resize(self._slots.most + 1)  # noqa: SLF001 - nameko has no other word for it
-        return self._slots
-
-    @property
-    def prefetch_count(self) -> int:
-        return self.slots.most
 
     @property
     def connection(self) -> Connection:
@@ -105,8 +91,9 @@ class QueueConsumer(NamekoQueueConsumer):
         """
         # what was taken over the old connection belongs to the broker again, whoever still works on it
         self._pending.clear()
-        for message in self.slots.forget_waiting():
+        for message in self._slots.forget_waiting():
             self._handlers.pop(id(message), None)
+        self._make_room()
         for provider in self._providers:
             if declare := getattr(provider, "declare", None):
                 declare(channel.connection.client)
@@ -119,11 +106,17 @@ class QueueConsumer(NamekoQueueConsumer):
             except PreconditionFailed as exc:
                 # kombu would try again for ever, and nobody would know why nothing happens
                 raise topology.other_arguments(provider.queue, exc) from exc
-            consumer.qos(prefetch_count=self.prefetch_count)
+            consumer.qos(prefetch_count=self._slots.most)
             self._consumers[provider] = consumer
         self._connected = True
         consumers: Iterable[Consumer] = self._consumers.values()
         return consumers
+
+    def _make_room(self) -> None:
+        spare = max((getattr(provider, "spare_slots", 0) for provider in self._providers), default=0)
+        self._slots.resize(self.container.max_workers, spare)
+        # its own limit would block the loop that sends the heartbeats
+        self.container._worker_pool.resize(self._slots.most + 1)  # noqa: SLF001 - nameko has no other word for it
 
     def on_consume_end(self, connection: Connection, channel: Any) -> None:
         self._connected = False
@@ -132,18 +125,18 @@ class QueueConsumer(NamekoQueueConsumer):
         """A message arrived, in whatever state. The provider settles it by ``ack_message`` or ``requeue_message``."""
         self._pending.add(id(message))
         self._handlers[id(message)] = provider
-        self.slots.add(message)
+        self._slots.add(message)
         self._look_again()
 
     def _look_again(self) -> None:
         """Those who are at work may turn out to be slow."""
-        if self.slots.is_full and not self._is_looking:
+        if self._slots.is_full and not self._is_looking:
             self._is_looking = True
             eventlet.spawn_after(SLOW_S, self._look)
 
     def _look(self) -> None:
         self._is_looking = False
-        self.slots.begin()
+        self._slots.begin()
         self._look_again()
 
     def _begin(self, message: Message) -> None:
@@ -169,7 +162,7 @@ class QueueConsumer(NamekoQueueConsumer):
         finally:
             self._pending.discard(id(message))
             self._handlers.pop(id(message), None)
-            self.slots.done(message)
+            self._slots.done(message)
 
     def on_iteration(self) -> None:
         self._cancel_consumers_if_requested()
@@ -209,7 +202,7 @@ class QueueConsumer(NamekoQueueConsumer):
 
     def _return_waiting(self) -> None:
         """What nobody has begun belongs to another process."""
-        for message in self.slots.forget_waiting():
+        for message in self._slots.forget_waiting():
             self.requeue_message(message)
 
     def _may_wait(self) -> bool:

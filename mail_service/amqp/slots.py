@@ -40,6 +40,10 @@ class Slots(Generic[M]):
         """Messages at a time when all spare slots are lent."""
         return self._size + self._spare
 
+    def resize(self, size: int, spare: int) -> None:
+        """Begin so many at a time from now on."""
+        self._size, self._spare = size, spare
+
     def add(self, message: M) -> None:
         """Begin *message* now, or when there is a slot."""
         self._waiting.append(message)

@@ -117,6 +117,20 @@ def test_a_provider_that_is_down_is_not_tried_mail_by_mail_and_its_mail_flows_ag
     eventually(lambda: ("mailer_released", "down") in changes_of(house.events, "other"))
 
 
+def test_a_provider_that_hangs_does_not_take_the_workers_of_another(
+    server_and_house: tuple[SmtpServer, House],
+) -> None:
+    server, house = server_and_house
+    server.script(Rule(at="connect", hang_s=60))
+    submit(house, 40)
+
+    healthy = submit(house, 20, "default")
+
+    for mail_id in healthy:
+        house.becomes(mail_id, "sent", timeout_s=4)
+    assert server.accepted() == []
+
+
 def test_a_hold_outlives_a_restart(server_and_house: tuple[SmtpServer, House]) -> None:
     server, house = server_and_house
     server.script(Rule(at="auth", reply="535 5.7.8 Wrong password"))
