@@ -1,7 +1,8 @@
 """
-``make bench``: what the ledger costs, and how fast mails go from the queue to an SMTP server, as ratios.
+``make bench``: what the ledger costs, how fast mails go from the queue to an SMTP server, and what one provider
+notices of others that fail, as ratios.
 
-    python -m benchmarks.run [--mails 3000] [--processes 2] [ledger] [drain]
+    python -m benchmarks.run [--mails 3000] [--processes 2] [ledger] [drain] [providers]
 
 Figures of one machine at one moment; only what was measured side by side in one run may be compared.
 """
@@ -27,6 +28,7 @@ import yaml
 from django.core.mail import EmailMultiAlternatives
 from kombu import Connection
 
+from benchmarks.providers import seconds_of_the_fine_one
 from mail_service import topology
 from mail_service.client import MailClient
 from mail_service.local.node import temporary_node
@@ -41,7 +43,7 @@ LIMIT_S = 180
 def main() -> int:
     """Run what was asked for; answers the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="*", choices=["ledger", "drain", []], help="default: all")
+    parser.add_argument("what", nargs="*", choices=["ledger", "drain", "providers", []], help="default: all")
     parser.add_argument("--mails", type=int, default=3000)
     parser.add_argument("--processes", type=int, default=2)
     asked = parser.parse_args()
@@ -50,6 +52,8 @@ def main() -> int:
         rows += bench_ledger(asked.mails)
     if not asked.what or "drain" in asked.what:
         rows += bench_drain(asked.mails, asked.processes)
+    if not asked.what or "providers" in asked.what:
+        rows += bench_providers(500)
     show(rows)
     return 0
 
@@ -107,6 +111,24 @@ def bench_drain(mails: int, processes: int) -> list[Row]:
             unit="mails",
             against=loop,
             note=f"{rate / django:.2f} of the Django loop; {cpu_s / mails * 1000:.2f} CPU s per 1,000 mails",
+        ),
+    ]
+
+
+def bench_providers(mails: int) -> list[Row]:
+    """How fast one provider's mail goes while three others fail."""
+    rates = []
+    for alone in (True, False):
+        with tempfile.TemporaryDirectory() as folder, _node(Path(folder)) as amqp_uri:
+            rates.append(mails / seconds_of_the_fine_one(amqp_uri, Path(folder), mails, alone=alone))
+    return [
+        Row(what=f"one provider, {mails} mails, 2 processes", rate=rates[0], unit="mails"),
+        Row(
+            what="the same beside one with 401, one with 429, one that hangs",
+            rate=rates[1],
+            unit="mails",
+            against=rates[0],
+            note="target: at least 0.5 of alone",
         ),
     ]
 

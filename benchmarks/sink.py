@@ -7,7 +7,7 @@ import json
 import sys
 import time
 
-_OFFER = b"250-sink\r\n250-PIPELINING\r\n250-8BITMIME\r\n250 SMTPUTF8\r\n"
+_OFFER = b"250-sink\r\n250-PIPELINING\r\n250-CHUNKING\r\n250-8BITMIME\r\n250 SMTPUTF8\r\n"
 
 
 class _Sink(asyncio.Protocol):
@@ -17,6 +17,8 @@ class _Sink(asyncio.Protocol):
     def __init__(self) -> None:
         self._buffer = b""
         self._in_data = False
+        #: bytes of a BDAT still to come
+        self._chunk = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -29,6 +31,8 @@ class _Sink(asyncio.Protocol):
             pass
 
     def _take(self) -> bool:
+        if self._chunk:
+            return self._take_chunk()
         end = b"\r\n.\r\n" if self._in_data else b"\r\n"
         head, found, rest = self._buffer.partition(end)
         if not found:
@@ -36,13 +40,26 @@ class _Sink(asyncio.Protocol):
         self._buffer = rest
         if self._in_data:
             self._in_data = False
-            _Sink.count += 1
-            _Sink.last = time.monotonic()
-            _Sink.first = _Sink.first or _Sink.last
-            self._transport.write(b"250 2.0.0 taken\r\n")
+            self._count()
+        elif head[:4].upper() == b"BDAT":
+            self._chunk = int(head.split()[1])
         else:
             self._answer(head[:4].upper())
         return True
+
+    def _take_chunk(self) -> bool:
+        if len(self._buffer) < self._chunk:
+            return False
+        self._buffer = self._buffer[self._chunk :]
+        self._chunk = 0
+        self._count()
+        return True
+
+    def _count(self) -> None:
+        _Sink.count += 1
+        _Sink.last = time.monotonic()
+        _Sink.first = _Sink.first or _Sink.last
+        self._transport.write(b"250 2.0.0 taken\r\n")
 
     def _answer(self, verb: bytes) -> None:
         if verb == b"EHLO":

@@ -8,7 +8,7 @@ plays failures.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, Protocol, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias, runtime_checkable
 
 from mail_service.diagnosis import Context, Stage, diagnose
 from mail_service.outcome import Diagnosis, Receipt
@@ -54,6 +54,17 @@ class Mailer(Protocol):
 
     def close(self) -> None:
         """Close what is kept open. Never raises. The mailer can be used again."""
+        ...
+
+
+@runtime_checkable
+class TakesCanonical(Protocol):
+    """A mailer that needs no Django message."""
+
+    def send_canonical(
+        self, canonical: Mapping[str, Any], waiting: Sequence[str], *, message_id: str, date: str, attempt: int = 0
+    ) -> list[Receipt]:
+        """Do what ``Mailer.send`` does for a validated message in canonical form, with these two headers by default."""
         ...
 
 

@@ -8,10 +8,13 @@ from typing import Any, Final
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 
+from mail_service.mailers import SMTP_BACKEND
 from mail_service.mailers.idempotency import SendsKey, with_key
 from mail_service.mailers.kinship import descends_from
 from mail_service.settings import MailerSettings, Settings
 
+#: plays a mail server
+REHEARSAL: Final = "mail_service.mailers.rehearsal.EmailBackend"
 _ON_REQUESTS: Final = "anymail.backends.base_requests.AnymailRequestsBackend"
 _WITHOUT_REQUESTS: Final = (
     "anymail.backends.base.AnymailBaseBackend",
@@ -25,8 +28,8 @@ _METHOD: Final = "POST"
 
 def cautions(settings: Settings) -> list[str]:
     """
-    Return a sentence for each ``http_retry`` that may send a mail twice, or that does nothing. The backends must be
-    importable: see ``check_imports``.
+    Return a sentence for each ``http_retry`` that may send a mail twice, or that does nothing, and one for reports that
+    nobody can send. The backends must be importable: see ``check_imports``.
     """
     everybodys = {f"mail.mailers.{name}": mailer for name, mailer in settings.mailers.items()}
     of_tenants = {
@@ -34,11 +37,25 @@ def cautions(settings: Settings) -> list[str]:
         for tenant, mailers in settings.tenants.items()
         for name, mailer in mailers.items()
     }
-    return [
+    of_mailers = [
         f"{path}.http_retry: {caution}"
         for path, mailer in (everybodys | of_tenants).items()
         for caution in _of_mailer(mailer)
     ]
+    return [*of_mailers, *_of_reports(settings)]
+
+
+def _of_reports(settings: Settings) -> Iterator[str]:
+    """A report's empty envelope sender can be said in SMTP alone: no API has a word for it."""
+    name = settings.bounce.mailer or "default"
+    if not settings.bounce.to_sender or name not in settings.mailers:
+        return
+    try:
+        backend = import_string(settings.mailers[name].backend)
+    except (ImportError, ImproperlyConfigured):
+        return
+    if not descends_from(backend, SMTP_BACKEND, REHEARSAL):
+        yield f"mail.bounce: mailer {name} does not speak SMTP and refuses reports; name another as mail.bounce.mailer"
 
 
 def _of_mailer(mailer: MailerSettings) -> Iterator[str]:

@@ -46,10 +46,15 @@ def mime_bytes(message: Email) -> bytes:
         content = bytes(message.message(policy=email.policy.SMTP).as_bytes())
     else:
         content = _as_bytes(message.message())
-    line_ends = content.count(b"\r\n")
-    if content.count(b"\n") != line_ends or content.count(b"\r") != line_ends:
+    if has_lone_line_ends(content):
         content = _LONE_LINE_END.sub(b"\r\n", content)
     return content if content.endswith(b"\r\n") else content + b"\r\n"
+
+
+def has_lone_line_ends(content: bytes) -> bool:
+    """Whether there is a CR without LF, or the other way round."""
+    line_ends = content.count(b"\r\n")
+    return content.count(b"\n") != line_ends or content.count(b"\r") != line_ends
 
 
 def _as_bytes(built: Any) -> bytes:
@@ -83,10 +88,14 @@ def envelope_address(address: str) -> str:
 
 def envelope_sender(message: Email) -> str:
     """Return the address for MAIL FROM: Anymail's ``envelope_sender`` or the From; empty for ``<>``, as for bounces."""
-    asked = getattr(message, "envelope_sender", None)
+    return sender_of(getattr(message, "envelope_sender", None), message.from_email)
+
+
+def sender_of(asked: object, from_email: object) -> str:
+    """Return the same of the two fields."""
     if is_set(asked):
         return "" if str(asked).strip() == "<>" else envelope_address(str(asked))
-    return envelope_address(str(message.from_email))
+    return envelope_address(str(from_email))
 
 
 def require_expressible(message: Email, mailer: str, fields: Iterable[str], *, expresses: Collection[str] = ()) -> None:

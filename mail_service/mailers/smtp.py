@@ -10,24 +10,28 @@ import re
 import smtplib
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from django.core.exceptions import ImproperlyConfigured
 
+from mail_service import message
 from mail_service.diagnosis import Context, Stage, diagnose
 from mail_service.diagnosis.smtp import accepted
 from mail_service.mailers import AttemptFailed, Classifier, Email, MailerSettings
+from mail_service.mailers.compose import compose
 from mail_service.mailers.content import (
     ANYMAIL_FIELDS,
     envelope_address,
     envelope_sender,
     mime_bytes,
     require_expressible,
+    sender_of,
 )
-from mail_service.mailers.conversation import Conversation, Reply, Transfer
+from mail_service.mailers.conversation import ChunkingRefused, Conversation, Transfer
 from mail_service.mailers.django_backend import construct
+from mail_service.mailers.replies import Reply
 from mail_service.outcome import Receipt
 
 #: seconds, when OPTIONS has no timeout; Django's own default is to wait for ever
@@ -36,6 +40,8 @@ DEFAULT_TIMEOUT_S: Final = 30.0
 DEFAULT_KEPT: Final = 10
 #: seconds after which an unused connection is not trusted without asking
 ASK_AFTER_S: Final = 10.0
+#: seconds after its last mail for which a connection is taken to be there without a doubt
+LIVELY_S: Final = 1.0
 #: seconds after which an unused connection is given up: long before the five minutes of RFC 5321, 4.5.3.2.7
 KEEP_S: Final = 60.0
 
@@ -66,6 +72,7 @@ class _Pool:
     """Connections that wait for their next mail; the one used last is taken first, so that those too many grow old."""
 
     size: int
+    #: seconds, from any beginning
     clock: Callable[[], float]
     _idle: list[Conversation] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -78,13 +85,13 @@ class _Pool:
                     return None
                 conversation = self._idle.pop()
             idle_s = self.clock() - conversation.idle_since
-            if idle_s < ASK_AFTER_S or (idle_s < KEEP_S and conversation.reset()):
+            if conversation.is_quiet and (idle_s < ASK_AFTER_S or (idle_s < KEEP_S and conversation.reset())):
                 return conversation
             conversation.drop()
 
     def put(self, conversation: Conversation) -> None:
         """Keep a connection on which nothing is under way, or close it when there are enough."""
-        conversation.idle_since = self.clock()
+        conversation.is_kept, conversation.idle_since = True, self.clock()
         with self._lock:
             is_kept = len(self._idle) < self.size
             if is_kept:
@@ -119,14 +126,49 @@ class SmtpMailer:
         self._longest_s = attempt_timeout_s
         self._pool = _Pool((settings.limit and settings.limit.concurrency) or DEFAULT_KEPT, clock)
         self._configured: Any = None
+        #: a small mail goes at once with its content where an unknown outcome is retried, until a server misunderstands
+        self._may_chunk = settings.on_unknown == "retry"
 
     def send(self, email: Email, waiting: Sequence[str], *, attempt: int = 0) -> list[Receipt]:
         """See ``Mailer.send``."""
         require_expressible(email, self.name, ANYMAIL_FIELDS)
+        return self._sent(lambda: (envelope_sender(email), [mime_bytes(email)]), waiting, attempt)
+
+    def send_canonical(
+        self, canonical: Mapping[str, Any], waiting: Sequence[str], *, message_id: str, date: str, attempt: int = 0
+    ) -> list[Receipt]:
+        """
+        Do what ``send`` does for the message that *canonical* describes, without making a Django message of it.
+
+        Args:
+            canonical: A validated message in canonical form.
+            waiting: See ``Mailer.send``.
+            message_id: With angle brackets; for a message that has none in its headers.
+            date: In the form of RFC 5322; the same.
+            attempt: See ``Mailer.send``.
+
+        Raises:
+            AttemptFailed: See ``Mailer.send``.
+            InvalidMessage: when the message cannot be read.
+        """
+        self._access()  # configures Django, if nobody has
+        pieces = None
+        if canonical.keys().isdisjoint(ANYMAIL_FIELDS):
+            pieces = compose(canonical, message_id=message_id, date=date)
+        if pieces is None:
+            email = message.load(dict(canonical))
+            message.stamp(email, message_id=message_id, date=date)
+            return self.send(email, waiting, attempt=attempt)
+        sender = sender_of(canonical.get("envelope_sender"), canonical["from_email"])
+        return self._sent(lambda: (sender, pieces), waiting, attempt)
+
+    def _sent(
+        self, make: Callable[[], tuple[str, Sequence[bytes]]], waiting: Sequence[str], attempt: int
+    ) -> list[Receipt]:
         receipts: dict[str, Receipt] = {}
         recipients = self._addressed(waiting, receipts, attempt)
         if recipients:
-            sender, content = envelope_sender(email), mime_bytes(email)
+            sender, content = make()
         while recipients:
             transfer = Transfer(sender=sender, recipients=recipients, content=content)
             receipts |= self._handed_over(transfer, is_first=not receipts, attempt=attempt)
@@ -196,9 +238,12 @@ class SmtpMailer:
         it answered to the first command of this mail, nothing has happened yet and the mail goes over a new one.
         """
         conversation = self._ready()
-        is_used = conversation.mails > 0
+        was_kept = conversation.is_kept
         outcome = self._carried(conversation, transfer)
-        if is_used and _has_gone(outcome.ending):
+        if _is(ChunkingRefused, outcome.ending):
+            self._may_chunk = False
+            outcome = self._carried(self._opened(), transfer)
+        elif was_kept and _has_gone(outcome.ending):
             # its neighbours are as old as it is, or older
             for idle in self._pool.empty():
                 idle.drop()
@@ -207,8 +252,10 @@ class SmtpMailer:
 
     def _carried(self, conversation: Conversation, transfer: Transfer) -> _Outcome:
         refused: dict[str, Reply] = {}
+        # a server may have gone since, and then a mail that went at once would count as perhaps accepted
+        is_lively = not conversation.is_kept or self._pool.clock() - conversation.idle_since < LIVELY_S
         try:
-            reply = conversation.carry(transfer, refused)
+            reply = conversation.carry(transfer, refused, at_once=self._may_chunk and is_lively)
         except OSError as error:  # all of smtplib's errors are
             stage = conversation.stage
             code, text = getattr(error, "smtp_code", 0), getattr(error, "smtp_error", b"")
@@ -221,8 +268,8 @@ class SmtpMailer:
         return _Outcome(refused=refused, ending=reply)
 
     def _keep_or_drop(self, conversation: Conversation, reply: Reply) -> None:
-        """Keep a connection after a yes, and after a clear no if it can be reset; else drop it."""
-        if reply.accepts or (reply.refuses and conversation.reset()):
+        """Keep a connection after a yes and after a clear no, of which the next mail makes an end; else drop it."""
+        if conversation.is_open and (reply.accepts or reply.refuses):
             self._pool.put(conversation)
         else:
             conversation.drop()
@@ -269,11 +316,19 @@ def _configured(settings: MailerSettings) -> Any:
     return backend
 
 
+def _is(kind: type[OSError], ending: Reply | AttemptFailed) -> bool:
+    return isinstance(ending, AttemptFailed) and isinstance(ending.error, kind)
+
+
 def _has_gone(ending: Reply | AttemptFailed) -> bool:
-    """Whether the server had closed before MAIL FROM: without a word, or with 421. A timeout is not that."""
+    """
+    Whether the server had closed before MAIL FROM: without a word, or with 421. A timeout is not that.
+
+    503 is as good as that: to the server, an earlier mail is still under way.
+    """
     if isinstance(ending, Reply) or ending.stage != "mail":
         return False
     error = ending.error
     if isinstance(error, smtplib.SMTPServerDisconnected):
         return not isinstance(error.__context__, TimeoutError)
-    return getattr(error, "smtp_code", 0) == 421
+    return getattr(error, "smtp_code", 0) in {421, 503}

@@ -314,6 +314,24 @@ def test_what_is_said_at_start(backend: str, http_retry: dict[str, Any], caution
     assert cautions_about(backend, http_retry) == expected
 
 
+@pytest.mark.parametrize(
+    ("backend", "bounce", "is_said"),
+    [
+        (RESEND, {"to_sender": True}, True),
+        ("django.core.mail.backends.filebased.EmailBackend", {"to_sender": True}, True),
+        (RESEND, {"to_sender": False}, False),
+        (RESEND, {"to_sender": True, "mailer": "post"}, False),
+        ("django.core.mail.backends.smtp.EmailBackend", {"to_sender": True}, False),
+        ("mail_service.mailers.rehearsal.EmailBackend", {"to_sender": True}, False),
+    ],
+)
+def test_it_is_said_when_nobody_can_send_reports(backend: str, bounce: dict[str, Any], is_said: bool) -> None:
+    post = {"BACKEND": "django.core.mail.backends.smtp.EmailBackend"}
+    config = {"mailers": {"default": {"BACKEND": backend}, "post": post}, "bounce": bounce}
+
+    assert bool(cautions(load_settings({"mail": config}))) is is_said
+
+
 def test_tenants_mailers_are_looked_at_as_well() -> None:
     own = {"mailers": {"own": {"BACKEND": MAILERSEND, "http_retry": {"other": 1}}}}
 

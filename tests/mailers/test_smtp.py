@@ -20,6 +20,7 @@ from django.core.exceptions import ImproperlyConfigured
 from mail_service.diagnosis import Context, Stage, diagnose
 from mail_service.local.smtp_server import Rule, Settings, SmtpServer
 from mail_service.mailers import AttemptFailed, CannotExpress, open_mailer, unwrap
+from mail_service.mailers.replies import ReplyReader
 from mail_service.mailers.smtp import ASK_AFTER_S, KEEP_S, SmtpMailer
 from mail_service.outcome import Diagnosis, Kind
 from mail_service.settings import Limit
@@ -448,13 +449,13 @@ def test_tls_and_login(certificate: str, tls: Any, option: str) -> None:
     given = Settings(tls=tls, certificate=certificate, username="me", password="secret", auth_required=True)
     with SmtpServer(settings=given) as server:
         mailer = SmtpMailer(smtp_settings(server.port, username="me", password="secret", **{option: True}))
-        receipts = mailer.send(an_email(A), [A])
+        receipts = [mailer.send(an_email(A), [A]) for _ in range(2)]
         mailer.close()
-        (mail,) = server.accepted()
+        mails = server.accepted()
 
-    assert kinds(receipts) == {A: Kind.ACCEPTED}
-    assert mail.tls
-    assert mail.user == "me"
+    assert [kinds(each) for each in receipts] == [{A: Kind.ACCEPTED}] * 2
+    assert all(mail.tls and mail.user == "me" for mail in mails)
+    assert len({mail.connection for mail in mails}) == 1
 
 
 @pytest.mark.parametrize(
@@ -530,7 +531,7 @@ def test_an_error_from_outside_closes_the_connection_and_passes(
 
     mailer.send(an_email(A), [A])
     with monkeypatch.context() as patched:
-        patched.setattr(smtplib.SMTP, "getreply", _raising(GivenUp))
+        patched.setattr(ReplyReader, "reply", _raising(GivenUp))
         with pytest.raises(GivenUp):
             mailer.send(an_email(A), [A])
     mailer.send(an_email(A), [A])
@@ -559,20 +560,35 @@ def test_check_raises_as_sending_would(smtp_server: SmtpServer) -> None:
     assert caught.value.stage == "connect"
 
 
-def test_green_threads_send_at_the_same_time(smtp_server: SmtpServer) -> None:
+@pytest.mark.usefixtures("_trusted")
+@pytest.mark.parametrize("tls", [None, "starttls", "implicit"])
+def test_green_threads_send_at_the_same_time(certificate: str, tls: Any) -> None:
     """Every mail waits at the server until all have come: a send that blocks the others would never see it answered."""
-    smtp_server.script(Rule(at="end", hang_s=1))
+    option = {None: {}, "starttls": {"use_tls": True}, "implicit": {"use_ssl": True}}[tls]
+    given = Settings(tls=tls, certificate=certificate, chunking=True)
+    with SmtpServer(Rule(at="end", hang_s=1), settings=given) as server:
+        said = _green_threads(server.port, option)
+        mails = server.accepted()
+
+    assert said == ["accepted"] * 40
+    assert len({mail.connection for mail in mails}) == 20
+    arrivals = [sorted(mail.time for mail in mails[start : start + 20]) for start in (0, 20)]
+    assert all(times[-1] - times[0] < 1 for times in arrivals), "one after the other they would take 20 s"
+
+
+def _green_threads(port: int, option: dict[str, bool]) -> list[str]:
+    """Send two mails in each of twenty."""
     program = f"""
 import eventlet; eventlet.monkey_patch()
 import time
 from mail_service.mailers import open_mailer
 from mail_service.mailers.django_backend import configure_django
-from mail_service.settings import MailerSettings
+from mail_service.settings import Limit, MailerSettings
 configure_django()
 from django.core.mail import EmailMessage
 mailer = open_mailer(MailerSettings(
     name="default", backend="django.core.mail.backends.smtp.EmailBackend",
-    options={{"host": "127.0.0.1", "port": {smtp_server.port}}},
+    options={{"host": "127.0.0.1", "port": {port}}} | {option}, limit=Limit(concurrency=20),
 ))
 def send(n):
     return mailer.send(EmailMessage("s", "b", "from@example.org", [f"to-{{n}}@example.org"]), [f"to-{{n}}@example.org"])
@@ -584,8 +600,4 @@ mailer.close()
     answer = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True, check=True, timeout=60
     )
-
-    assert answer.stdout.split() == ["accepted"] * 40
-    mails = smtp_server.accepted()
-    arrivals = [sorted(mail.time for mail in mails[start : start + 20]) for start in (0, 20)]
-    assert all(times[-1] - times[0] < 1 for times in arrivals), "one after the other they would take 20 s"
+    return answer.stdout.split()

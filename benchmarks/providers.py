@@ -1,0 +1,87 @@
+"""
+Four providers at once: what the mail of one that is fine notices of one that refuses our key, one that asks for patience
+and one that hangs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import yaml
+from kombu import Connection
+
+from mail_service import topology
+from mail_service.client import MailClient
+from mail_service.local.http_server import HttpServer, Rule
+from mail_service.local.process import Child, environment
+
+ROOT = Path(__file__).parents[1]
+LIMIT_S = 120
+
+YES = Rule(status=200, body={"id": "id-$number"})
+PROVIDERS = {
+    "fine": [YES],
+    "denied": [Rule(status=401, body={"name": "invalid_api_key"})],
+    "throttled": [Rule(status=429, times=10, headers={"Retry-After": "3"}, body={"name": "rate_limit_exceeded"}), YES],
+    "hanging": [Rule(hang_s=60, status=200, body={"id": "late"})],
+}
+
+
+def seconds_of_the_fine_one(amqp_uri: str, folder: Path, mails: int, *, alone: bool) -> float:
+    """From its first request to its last, with the mail of all queued before the service starts, one of each in turn."""
+    names = ["fine"] if alone else list(PROVIDERS)
+    with contextlib.ExitStack() as stack:
+        servers = {name: stack.enter_context(HttpServer(*PROVIDERS[name])) for name in PROVIDERS}
+        with Connection(amqp_uri) as connection:
+            topology.declare_lane(connection, "normal")
+        with MailClient(amqp_uri, timeout=60) as client:
+            client.submit_many([_mail(number, name) for number in range(mails) for name in names])
+        path = folder / "providers.yaml"
+        path.write_text(yaml.safe_dump(_config(amqp_uri, folder, servers)))
+        argv = [sys.executable, "-m", "mail_service.cli", "run", "--config", str(path), "--processes", "2"]
+        service = Child(argv, env=environment(PYTHONPATH=str(ROOT)), output=folder / "providers.log")
+        try:
+            return _await(servers["fine"], mails)
+        finally:
+            service.stop(grace_s=35)
+
+
+def _await(server: HttpServer, mails: int) -> float:
+    end = time.monotonic() + LIMIT_S
+    while len(requests := server.requests()) < mails:
+        if time.monotonic() > end:
+            raise TimeoutError(f"{len(requests)} of {mails} mails came within {LIMIT_S} s")
+        time.sleep(0.05)
+    return requests[-1].time - requests[0].time
+
+
+def _mail(number: int, mailer: str) -> dict[str, Any]:
+    return {
+        "subject": f"Benchmark {number}",
+        "body": "Text",
+        "from_email": "sender@example.org",
+        "to": [f"m{number}@example.org"],
+        "options": {"mailer": mailer},
+    }
+
+
+def _config(amqp_uri: str, folder: Path, servers: dict[str, HttpServer]) -> dict[str, Any]:
+    mailers = {
+        name: {
+            "BACKEND": "anymail.backends.resend.EmailBackend",
+            "OPTIONS": {"api_key": "key", "api_url": server.url, "requests_timeout": 5},
+        }
+        for name, server in servers.items()
+    }
+    return {
+        "AMQP_URI": amqp_uri,
+        "LOGGING": {"version": 1, "disable_existing_loggers": False, "root": {"level": "CRITICAL"}},
+        "mail": {
+            "database": f"sqlite:///{folder / 'providers.db'}",
+            "mailers": mailers | {"default": mailers["fine"]},
+        },
+    }
