@@ -18,8 +18,10 @@ from nameko_amqp_retry import Backoff
 from mail_service import clock, message, topology
 from mail_service.backoff import MailBackoff, backoff_class
 from mail_service.envelope import Envelope
+from mail_service.errors import InvalidMessage
+from mail_service.guard import NO_GUARD, Guard
 from mail_service.handover import Handed, Handover, Round
-from mail_service.holds import SOONER, Held, Keeper
+from mail_service.holds import SOONER, Held, Keeper, Pauses
 from mail_service.ledger.records import (
     Attempt,
     Change,
@@ -30,16 +32,28 @@ from mail_service.ledger.records import (
     Mail,
     OtherMail,
     Outstanding,
+    PutOff,
     Superseded,
     recipient,
 )
+from mail_service.ledger.suppressions import all_are_done
 from mail_service.logs import say
 from mail_service.mailers import Mailer
 from mail_service.message import Options
 from mail_service.outcome import Diagnosis, Kind, Receipt, Status
 from mail_service.routing import choose
 from mail_service.settings import Settings
-from mail_service.settling import MOST_DEATHS, Settled, Step, deciding_of, expired, settle, state_of
+from mail_service.settling import (
+    MOST_DEATHS,
+    Settled,
+    Step,
+    deciding_of,
+    expired,
+    finished,
+    settle,
+    state_of,
+    suppressed_text,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -173,7 +187,7 @@ Verdict = Postponed | Dropped | Misplaced | Tried | HeldBack
 class Claims(Protocol):
     """As much of the ledger as an attempt needs. Each call waits while the database is away."""
 
-    def accept(self, mail: Mail) -> None: ...
+    def accept(self, mail: Mail, content: bytes | None = None) -> Mail: ...
 
     def claim(self, copy: Copy) -> Any: ...
 
@@ -190,8 +204,13 @@ class Courier:
         mailers: Callable[[str, str | None], Mailer | None],
         handover: Handover,
         keeper: Keeper,
+        *,
+        pauses: Pauses,
+        guard: Guard = NO_GUARD,
     ) -> None:
         self._settings = settings
+        self._guard = guard
+        self._pauses = pauses
         self._ledger = ledger
         self._mailers = mailers
         self._handover = handover
@@ -223,11 +242,18 @@ class Courier:
             return Dropped(mail=written)
         if wait_ms := self._wait_for_send_at(delivery) or self._still_held(delivery):
             return Postponed(delay_ms=wait_ms, mail=delivery.mail)
-        claim = self._ledger.claim(
-            Copy(
-                mail=delivery.mail, redelivered=delivery.redelivered, replay=bool(delivery.headers.get(topology.REPLAY))
-            )
+        return self._act_on(
+            delivery,
+            self._ledger.claim(
+                Copy(
+                    mail=delivery.mail,
+                    redelivered=delivery.redelivered,
+                    replay=bool(delivery.headers.get(topology.REPLAY)),
+                )
+            ),
         )
+
+    def _act_on(self, delivery: Delivery, claim: Any) -> Verdict:
         match claim:
             case Granted():
                 return self._attempt(delivery, claim.mail)
@@ -238,13 +264,22 @@ class Courier:
             case Outstanding():
                 return Postponed(delay_ms=_remaining_ms(claim.mail), mail=claim.mail)
             case Superseded():
+                if claim.wants_content:
+                    self._ledger.accept(delivery.mail, _content(delivery))
                 return Dropped(mail=claim.mail)
+            case PutOff():
+                self._ledger.accept(delivery.mail, _content(delivery))
+                return Postponed(delay_ms=_until_ms(claim.mail.not_before), mail=delivery.mail)
             case OtherMail():
                 return Misplaced()
         raise AssertionError(claim)
 
     def _wait_for_send_at(self, delivery: Delivery) -> int:
-        """Milliseconds until ``send_at``, 0 when it has come or the mailer's provider waits itself."""
+        """
+        Milliseconds until ``send_at``, 0 when it has come or the mailer's provider waits itself.
+
+        Whoever is rescheduled asks for a claim, which knows until when; so does a mail that nobody is to get.
+        """
         moment = message.send_at(dict(delivery.canonical))
         mailer = self._mailers(delivery.mail.mailer, delivery.mail.tenant)
         if moment is None or (mailer and mailer.keeps_send_at):
@@ -252,18 +287,53 @@ class Courier:
         wait_ms = clock.to_ms(moment) - clock.now_ms()
         if wait_ms <= 0:
             return 0
-        self._ledger.accept(replace(delivery.mail, next_attempt_at=clock.iso(moment)))
-        return wait_ms
+        mail = replace(delivery.mail, next_attempt_at=clock.iso(moment))
+        known = self._ledger.accept(mail, _content(delivery))
+        return 0 if known.not_before or known.status.is_final or all_are_done(known) else wait_ms
 
     def _still_held(self, delivery: Delivery) -> int:
         """Milliseconds until a mail that is known to be held, or whose mailer has enough to do, looks again."""
         mail = delivery.mail
         is_held = delivery.headers.get(topology.HELD) is True
+        if is_held and not _has_expired(delivery) and (pause_s := self._pauses.look(mail)) is not None:
+            return math.ceil(pause_s * 1000)
         key = self._key(mail)
         is_crowded = self._keeper.is_crowded(key, mail.priority) and not self._may_fail_over(mail)
-        if not (is_held or is_crowded) or _has_expired(delivery):
+        if _has_expired(delivery):
             return 0
+        if not (is_held or is_crowded):
+            is_waited_for = delivery.envelope.reply_to is not None or self._may_fail_over(mail)
+            return 0 if is_waited_for else math.ceil((self._keeper.put_off(key) or 0) * 1000)
         wait_s = self._keeper.look(key, message.author(delivery.canonical), mail.priority)
+        return math.ceil((wait_s or 0) * 1000)
+
+    def glance(self, body: bytes, headers: Mapping[str, Any]) -> int:
+        """
+        Milliseconds until a copy comes back that is not worth reading now, its mailer being held; 0 for any other.
+
+        As `_still_held`, without checking the message; whatever is unusual is for `attempt`.
+        """
+        if not self._keeper.has_work_to_put_off or topology.STATE in headers or topology.DUE in headers:
+            return 0
+        try:
+            envelope = Envelope.parse(body)
+        except InvalidMessage:
+            return 0
+        name, tenant = envelope.options.get("mailer"), envelope.options.get("tenant")
+        if name is None and not self._settings.routing:
+            name = "default"
+        if not isinstance(name, str) or not isinstance(tenant, str | None):
+            return 0
+        if envelope.unrecorded or envelope.reply_to or "expires_at" in envelope.options:
+            return 0
+        mailer = self._mailers(name, tenant)
+        settings = self._settings.mailers_of(tenant).get(name)
+        if mailer is None or settings is None or settings.failover:
+            return 0
+        if headers.get(topology.HELD) is True or self._keeper.is_crowded(mailer.name, envelope.lane):
+            wait_s = self._keeper.look(mailer.name, "", envelope.lane)
+        else:
+            wait_s = self._keeper.put_off(mailer.name)
         return math.ceil((wait_s or 0) * 1000)
 
     def _key(self, mail: Mail) -> str:
@@ -292,11 +362,16 @@ class Courier:
         return last
 
     def _attempt(self, delivery: Delivery, mail: Mail) -> Verdict:
+        mail = self._guard.suppressed(mail)
+        if all_are_done(mail):
+            return self._give_up(delivery, finished(replace(mail, error=suppressed_text(mail))))
         if _has_expired(delivery):
             assert delivery.options.expires_at is not None  # noqa: S101 - it has passed
             return self._give_up(
                 delivery, expired(mail, f"expires_at {clock.iso(delivery.options.expires_at)} has passed")
             )
+        if pause := self._pauses.of(mail):
+            return self._hold_back(delivery, mail, pause)
         handed = self._handover.attempt(delivery.envelope, delivery.canonical, mail)
         if isinstance(handed, Held):
             return self._hold_back(delivery, mail, handed)
@@ -374,16 +449,21 @@ class Courier:
 
     def _change(self, delivery: Delivery, mail: Mail, attempts: Sequence[Attempt] | None) -> Change:
         mail = replace(mail, generation=mail.generation + 1, updated_at=clock.now_iso())
-        content = (
-            None if mail.status == Status.SENT else replace(delivery.envelope, unrecorded=(), reply_to=None).body()
-        )
+        content = None if mail.status == Status.SENT else _content(delivery)
         return Change(mail=mail, attempts=attempts or (), content=content)
 
 
+def _content(delivery: Delivery) -> bytes:
+    """What the ledger keeps."""
+    return replace(delivery.envelope, unrecorded=(), reply_to=None).body()
+
+
 def _remaining_ms(mail: Mail) -> int:
-    if mail.next_attempt_at is None:
-        return 0
-    return max(0, clock.to_ms(clock.parse(mail.next_attempt_at)) - clock.now_ms())
+    return _until_ms(mail.next_attempt_at)
+
+
+def _until_ms(moment: str | None) -> int:
+    return max(0, clock.to_ms(clock.parse(moment)) - clock.now_ms()) if moment else 0
 
 
 def _has_expired(delivery: Delivery) -> bool:

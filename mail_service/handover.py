@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -20,7 +20,8 @@ from mail_service import clock, message
 from mail_service.deadline import Deadline
 from mail_service.diagnosis import Context
 from mail_service.envelope import Envelope
-from mail_service.holds import Held, Keeper
+from mail_service.guard import NO_GUARD, Guard
+from mail_service.holds import Held, Keeper, Pauses
 from mail_service.ledger.records import Mail
 from mail_service.mailers import Classifier, Mailer, unwrap
 from mail_service.outcome import Diagnosis, Kind, Receipt, Scope
@@ -76,7 +77,11 @@ class Handover:
         classify: Classifier,
         deadline: Deadline,
         keeper: Keeper,
+        pauses: Pauses,
+        guard: Guard = NO_GUARD,
     ) -> None:
+        self._guard = guard
+        self._pauses = pauses
         self._mailers = mailers
         self._classify = classify
         self._deadline = deadline
@@ -95,6 +100,9 @@ class Handover:
             left_s = end - time.monotonic()
             if rounds and left_s < LEAST_TIME_S:
                 break
+            if (rounds or held) and self._pauses.stop(mail, mailer.name):
+                # one that is paused does not stand in for another either
+                continue
             leave = self._keeper.admit(mailer.name, mail.id, sender, mail.priority)
             if isinstance(leave, Held):
                 held = held or leave
@@ -140,19 +148,34 @@ class Handover:
     ) -> tuple[list[Receipt], Backoff | None]:
         context = Context(mailer=mailer.name, backend=mailer.backend, attempt=mail.attempts + 1)
         try:
-            email = message.load(dict(canonical))
-            if not mailer.keeps_send_at:
-                # it has come; what is left of it would only be refused
-                email.send_at = None
-            message.stamp(email, message_id=envelope.message_id, date=envelope.date)
-            receipts = self._deadline.run(lambda: mailer.send(email, waiting, attempt=context.attempt), within_s)
-            return _complete(receipts, waiting), None
+            redirected = self._guard.redirected(canonical)
+            to_mail = redirected.waiting(waiting) if redirected else waiting
+            content = redirected.canonical if redirected else canonical
+            send = _sending(mailer, content, envelope, to_mail, context.attempt)
+            receipts = self._deadline.run(send, within_s)
+            return _complete(redirected.receipts(receipts, waiting) if redirected else receipts, waiting), None
         except Exception as exc:
             error, stage = unwrap(exc)
             if isinstance(error, Backoff):
                 text = "the backend asked for a retry"
                 return _receipts(waiting, Diagnosis(kind=Kind.TRANSIENT, text=text, code="Backoff")), error
             return _receipts(waiting, self._classify(error, replace(context, stage=stage))), None
+
+
+def _sending(
+    mailer: Mailer, canonical: Mapping[str, Any], envelope: Envelope, waiting: Sequence[str], attempt: int
+) -> Callable[[], list[Receipt]]:
+    """What hands the mail over: from its canonical form where the mailer can, which spares a Django message."""
+    stamps = {"message_id": envelope.message_id, "date": envelope.date}
+    if not mailer.keeps_send_at and "send_at" in canonical:
+        # it has come; what is left of it would only be refused
+        canonical = {name: value for name, value in canonical.items() if name != "send_at"}
+    # isinstance() with a protocol costs as much as composing the mail
+    if send_canonical := getattr(mailer, "send_canonical", None):
+        return lambda: send_canonical(canonical, waiting, **stamps, attempt=attempt)
+    email = message.load(dict(canonical))
+    message.stamp(email, **stamps)
+    return lambda: mailer.send(email, waiting, attempt=attempt)
 
 
 def guarded(classify: Classifier) -> Classifier:

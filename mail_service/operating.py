@@ -13,10 +13,11 @@ from kombu import Connection
 
 from mail_service.accepting import Acceptance
 from mail_service.amqp.mailqueue import MailQueue
-from mail_service.errors import InvalidMessage, NotFound
+from mail_service.errors import Conflict, InvalidMessage, NotFound
 from mail_service.ledger import Ledger
 from mail_service.ledger.errorlog import ENTRY_STATUSES, FINAL_STATUSES, ErrorLog, Filter, is_text
 from mail_service.ledger.holdings import Hold, Holdings
+from mail_service.ledger.pauses import Pause
 from mail_service.ledger.records import Mail
 from mail_service.mailers import Mailer
 from mail_service.outcome import Status
@@ -49,7 +50,7 @@ class Operator:
 
     def status(self, mail_id: Any) -> dict[str, Any]:
         """The record. Raises NotFound."""
-        mail = self._ledger.find(_id(mail_id))
+        mail = self._ledger.find(as_id(mail_id))
         if mail is None:
             raise NotFound(f"no mail has the id {mail_id!r}")
         return mail.record()
@@ -60,7 +61,7 @@ class Operator:
 
     def error(self, mail_id: Any) -> dict[str, Any]:
         """One entry, whole. Raises NotFound."""
-        return self._error_log.entry(_id(mail_id))
+        return self._error_log.entry(as_id(mail_id))
 
     def replay(self, mail_id: Any, filters: Mapping[str, Any]) -> list[str]:
         """Put entries back on their way; answers their ids."""
@@ -69,6 +70,8 @@ class Operator:
 
     def _replay_one(self, mail_id: str) -> list[str]:
         for mail, content in self._error_log.contents(mail_id, ENTRY_STATUSES):
+            if not content and not mail.is_raw:
+                raise Conflict(f"mail {mail_id!r} has no content: forgotten, or cancelled and no worker has seen it")
             self._put_back(mail, content)
             return [mail.id]
         if self.status(mail_id)["status"] == Status.SENT:
@@ -120,7 +123,8 @@ class Operator:
         self._error_log.put_back(mail)
 
 
-def _id(value: Any) -> str:
+def as_id(value: Any) -> str:
+    """*value* as the id of a mail. Raises InvalidMessage."""
     if not is_text(value) or not value:
         raise InvalidMessage("id", "has to be a string that is not empty")
     return value
@@ -135,7 +139,7 @@ def _meant(mail_id: Any, filters: Mapping[str, Any], verb: str) -> Filter | str:
     if mail_id is not None:
         if filters or everything:
             raise InvalidMessage("id", "cannot be combined with a filter")
-        return _id(mail_id)
+        return as_id(mail_id)
     if not filters and not everything:
         raise InvalidMessage("id", f"is missing: name one, a filter, or all=True to {verb} every entry")
     return Filter.parse(filters)
@@ -146,11 +150,13 @@ def health(
     check_database: Callable[[], None],
     mailers: Mapping[str, Mailer],
     holds: Sequence[Hold] = (),
+    pauses: Sequence[Pause] = (),
 ) -> dict[str, dict[str, Any]]:
     """
     Ask every part at once how it is: ``{"broker": {"ok", "text"}, "database": …, "mailer default": …}``.
 
-    A mailer that is held is not asked: its next mail is.
+    A mailer that is held is not asked: its next mail is. Where something is paused, the part ``pauses`` says so, which
+    is no fault.
     """
     checks: dict[str, Callable[[], str]] = {
         "broker": lambda: _check_broker(connect),
@@ -159,11 +165,15 @@ def health(
     held = {f"mailer {hold.mailer}": _as_part(hold) for hold in holds if not hold.sender}
     checks |= {f"mailer {name}": mailer.check for name, mailer in mailers.items() if f"mailer {name}" not in held}
     greenlets = {name: eventlet.spawn(_checked, check) for name, check in checks.items()}
-    return {name: greenlet.wait() for name, greenlet in greenlets.items()} | held
+    return {name: greenlet.wait() for name, greenlet in greenlets.items()} | held | _paused(pauses)
 
 
 def _as_part(hold: Hold) -> dict[str, Any]:
     return {"ok": False, "text": f"held since {hold.since} ({hold.reason}): {hold.text[:300]}"}
+
+
+def _paused(pauses: Sequence[Pause]) -> dict[str, dict[str, Any]]:
+    return {"pauses": {"ok": True, "text": "; ".join(pause.text for pause in pauses)}} if pauses else {}
 
 
 def _check_database(check: Callable[[], None]) -> str:

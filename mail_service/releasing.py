@@ -14,12 +14,14 @@ from dataclasses import replace
 
 import eventlet
 
+from mail_service import clock
 from mail_service.amqp.mailqueue import MailQueue
 from mail_service.amqp.publisher import PublishFailed
 from mail_service.envelope import Envelope
 from mail_service.errors import InvalidMessage
 from mail_service.ledger import StoreDown
 from mail_service.ledger.errorlog import ErrorLog, Filter
+from mail_service.ledger.pauses import HELD_BY_A_PAUSE, Criteria
 from mail_service.ledger.records import Mail
 from mail_service.outcome import Status
 
@@ -74,8 +76,20 @@ class Releaser:
 
     def bring(self, mail: Mail, content: bytes) -> None:
         """Put a copy of a waiting mail into its lane now. Raises PublishFailed, StoreDown or InvalidMessage."""
-        due = replace(mail, generation=mail.generation + 1, next_attempt_at=None)
+        # a time that somebody has set goes before ``send_at``, now too
+        not_before = clock.now_iso() if mail.not_before else None
+        due = replace(mail, generation=mail.generation + 1, next_attempt_at=None, not_before=not_before)
         self._queue.put(restored(content, due), due)
+        self._error_log.put_back(due)
+
+    def bring_later(self, mail: Mail, content: bytes, delay_ms: int) -> None:
+        """
+        Put a copy of a waiting mail on its way that arrives after *delay_ms*, and not before ``mail.not_before``.
+
+        Raises PublishFailed, StoreDown or InvalidMessage.
+        """
+        due = replace(mail, generation=mail.generation + 1)
+        self._queue.put_later(restored(content, due), due, delay_ms)
         self._error_log.put_back(due)
 
 
@@ -83,6 +97,17 @@ def restored(content: bytes, mail: Mail) -> Envelope:
     """The envelope of *mail*, who was accepted left out of what is to be done."""
     settled = {address: state for address, state in mail.recipients.items() if state["status"] == Status.SENT}
     return replace(Envelope.parse(content), settled=settled)
+
+
+def held_by(criteria: Criteria) -> Filter:
+    """The mail that a pause of *criteria* holds."""
+    return Filter(
+        mailer=criteria.mailer,
+        tenant=criteria.tenant,
+        priority=criteria.priority,
+        error_begins=HELD_BY_A_PAUSE,
+        status=(str(Status.HELD),),
+    )
 
 
 def only(mailer: str, tenant: str | None = None) -> Filter:

@@ -64,7 +64,7 @@ def settle(mail: Mail, receipts: Sequence[Receipt], *, on_unknown: str = "retry"
     elif Status.HELD in statuses:
         step = Step.HOLD
     else:
-        step, mail = Step.FINAL, finished(mail)
+        step, mail = Step.FINAL, finished(replace(mail, error=error or suppressed_text(mail)))
     if receipts and step != Step.HOLD:
         mail = replace(mail, attempts=mail.attempts + 1)
     waits = [receipt.diagnosis.wait_s for receipt in receipts if receipt.diagnosis.wait_s]
@@ -104,6 +104,15 @@ def state_of(receipt: Receipt, on_unknown: str = "retry") -> Mapping[str, Any]:
     if kind == Kind.UNKNOWN and on_unknown == "give_up":
         return recipient(Status.FAILED, detail=text)
     return recipient(_STATUS_OF[kind], message_id=receipt.message_id, detail=text or None)
+
+
+def suppressed_text(mail: Mail) -> str | None:
+    """What the record of a mail says whose recipients, or some of them, were not mailed because they are suppressed."""
+    details = [state["detail"] for state in mail.recipients.values() if state["status"] == Status.SUPPRESSED]
+    if not details:
+        return None
+    whom = "nobody was left to mail" if len(details) == len(mail.recipients) else f"{len(details)} not mailed"
+    return f"{whom}: {details[0]}"
 
 
 def finished(mail: Mail) -> Mail:

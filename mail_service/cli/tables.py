@@ -61,6 +61,29 @@ def health(answer: Mapping[str, Record]) -> str:
     )
 
 
+def suppressions(answer: Sequence[Record]) -> str:
+    """Who is not mailed, one entry a line."""
+    return _listed(answer, ("address", "tenant", "since", "until", "reason")) or "nobody is suppressed"
+
+
+def pauses(answer: Sequence[Record]) -> str:
+    """What is or was paused, one pause a line; what does not matter to it is left empty."""
+    return _listed(answer, ("mailer", "tenant", "priority", "since", "until", "reason")) or "nothing is paused"
+
+
+def story(answer: Record) -> str:
+    """What happened to a mail, why it is where it is, and what happens next."""
+    events = [(_cell("at", each.get("at")), _line(each.get("text"))) for each in answer["timeline"]]
+    facts = answer["record"]
+    head = f"{facts['id']}: {facts['status']}"
+    return printable("\n".join([head, "", *aligned(events), "", _line(answer["why"]), _line(answer["next"])]))
+
+
+def _listed(answer: Sequence[Record], names: Sequence[str]) -> str:
+    rows = [tuple(_cell(name, each.get(name)) for name in names) for each in answer]
+    return "\n".join(aligned([tuple(name.upper() for name in names), *rows])) if rows else ""
+
+
 def aligned(rows: Iterable[Sequence[str]]) -> list[str]:
     """Columns two spaces apart, empty ones left out; the last one is as long as it is."""
     cells = [[printable(cell).replace("\n", " ") for cell in row] for row in rows]
@@ -82,11 +105,12 @@ _RECORD_FACTS = (
     "next_attempt_at",
     "error",
 )
+_TIMES = ("at", "submitted_at", "updated_at", "next_attempt_at", "since", "until")
 _LIST_FACTS = ("id", "status", "mailer", "attempts", "updated_at", "recipients", "error")
 
 
 def _cell(name: str, value: Any) -> str:
-    if name in ("at", "submitted_at", "updated_at", "next_attempt_at") and isinstance(value, str):
+    if name in _TIMES and isinstance(value, str):
         # all times are in UTC; a table needs neither microseconds nor the offset
         return value[:19].replace("T", " ")
     if name == "recipients" and isinstance(value, Mapping):

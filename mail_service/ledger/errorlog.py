@@ -23,7 +23,7 @@ from mail_service.envelope import Envelope
 from mail_service.errors import InvalidMessage, NotFound
 from mail_service.ledger import tables
 from mail_service.ledger.database import Database
-from mail_service.ledger.ledger import find_mail, mail_columns, mail_of
+from mail_service.ledger.ledger import find_mail, mail_columns, mail_of, recipient_key
 from mail_service.ledger.records import Mail
 from mail_service.outcome import FINAL, Status
 
@@ -47,6 +47,9 @@ class Filter:
     until: str | None = None
     limit: int | None = None
     after: str | None = None
+    #: no filter that is asked for: what a pause holds is found by these
+    priority: str | None = None
+    error_begins: str | None = None
 
     @classmethod
     def parse(cls, filters: Mapping[str, Any], *, also: Sequence[str] = ()) -> Filter:
@@ -134,8 +137,9 @@ class ErrorLog:
             pair = self._database.read(lambda connection: _content(connection, wanted))
             if pair is None:
                 raise NotFound(f"no mail has the id {wanted!r}")
-            if pair[0].status in statuses:
-                yield pair
+            mail, content = pair
+            if mail.status in statuses:
+                yield mail, content or b""
             return
         last = ""
         while slice_ := self._database.read(partial(_contents, wanted=wanted, statuses=statuses, last=last)):
@@ -169,12 +173,16 @@ def _conditions(wanted: Filter, statuses: Sequence[str]) -> list[Any]:
         conditions.append(mail.mailer == wanted.mailer)
     if wanted.tenant is not None:
         conditions.append(mail.tenant == wanted.tenant)
+    if wanted.priority is not None:
+        conditions.append(mail.priority == wanted.priority)
+    if wanted.error_begins is not None:
+        conditions.append(mail.error.startswith(wanted.error_begins, autoescape=True))
     if wanted.since is not None:
         conditions.append(mail.updated_at >= wanted.since)
     if wanted.until is not None:
         conditions.append(mail.updated_at <= wanted.until)
     if wanted.recipient is not None:
-        key = wanted.recipient.casefold()[:400]
+        key = recipient_key(wanted.recipient)
         found = sa.select(tables.error_recipient.c.mail_id).where(tables.error_recipient.c.address_key == key)
         conditions.append(mail.id.in_(found))
     return conditions
@@ -192,10 +200,10 @@ def _find(connection: Connection, wanted: Filter, statuses: Sequence[str]) -> li
     return [mail_of(row) for row in connection.execute(query)]
 
 
-def _content(connection: Connection, mail_id: str) -> tuple[Mail, bytes] | None:
+def _content(connection: Connection, mail_id: str) -> tuple[Mail, bytes | None] | None:
     query = sa.select(*mail_columns(), tables.mail.c.content).where(tables.mail.c.id == mail_id)
     row = connection.execute(query).first()
-    return (mail_of(row), bytes(row.content or b"")) if row else None
+    return (mail_of(row), None if row.content is None else bytes(row.content)) if row else None
 
 
 def _contents(connection: Connection, wanted: Filter, statuses: Sequence[str], last: str) -> list[tuple[Mail, bytes]]:
@@ -235,8 +243,14 @@ def _entry(connection: Connection, mail_id: str) -> dict[str, Any]:
     }
 
 
-def _as_handed_in(content: bytes) -> tuple[Any, Mapping[str, Any]]:
-    """The message and options; for what could not be read, its raw body as text, or as base64 where it is no text."""
+def _as_handed_in(content: bytes | None) -> tuple[Any, Mapping[str, Any]]:
+    """
+    The message and options; for what could not be read, its raw body as text, or as base64 where it is no text.
+
+    None for a message that was forgotten, or cancelled and no worker has seen it yet.
+    """
+    if content is None:
+        return None, {}
     try:
         envelope = Envelope.parse(content)
     except InvalidMessage:
@@ -272,6 +286,7 @@ def _put_back_all(connection: Connection, mails: Sequence[Mail]) -> list[None]:
                 digest=mail.digest,
                 error=mail.error,
                 next_attempt_at=mail.next_attempt_at,
+                not_before=mail.not_before,
                 updated_at=clock.now_iso(),
             )
         )

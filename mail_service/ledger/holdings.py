@@ -1,5 +1,5 @@
 """
-What every process has to know before an attempt: which mailers are held.
+What every process has to know before an attempt: which mailers are held. (``pauses`` is the other part.)
 
 Each change raises one number, the revision. A claim reads it in its own transaction, so that a process hears of a
 change before it makes another attempt, without asking.
@@ -17,7 +17,8 @@ from sqlalchemy.engine import Connection
 from mail_service import clock
 from mail_service.ledger import tables
 from mail_service.ledger.database import Database
-from mail_service.ledger.ledger import Ledger, insert_into, printable
+from mail_service.ledger.dialects import insert_into, printable
+from mail_service.ledger.ledger import Ledger
 
 
 class Reason(StrEnum):
@@ -82,7 +83,8 @@ class Holdings:
         self._database.write(_probe_all, None)
 
 
-_next_revision = sa.update(tables.shared).values(revision=tables.shared.c.revision + 1)
+#: makes every process look again
+next_revision = sa.update(tables.shared).values(revision=tables.shared.c.revision + 1)
 
 
 def _all(connection: Connection) -> tuple[int, Sequence[Hold]]:
@@ -107,7 +109,7 @@ def _put_all(connection: Connection, holds: Sequence[Hold]) -> list[bool]:
         if inserted is None:
             connection.execute(sa.update(tables.hold).where(*key).values(until=hold.until))
         answers.append(inserted is not None)
-    connection.execute(_next_revision)
+    connection.execute(next_revision)
     return answers
 
 
@@ -120,11 +122,11 @@ def _remove_all(connection: Connection, keys: Sequence[tuple[str, str]]) -> list
             .returning(*tables.hold.c)
         ).first()
         answers.append(_hold(row) if row else None)
-    connection.execute(_next_revision)
+    connection.execute(next_revision)
     return answers
 
 
 def _probe_all(connection: Connection, wishes: Sequence[None]) -> list[None]:
     connection.execute(sa.update(tables.hold).values(until=clock.now_iso()))
-    connection.execute(_next_revision)
+    connection.execute(next_revision)
     return [None] * len(wishes)

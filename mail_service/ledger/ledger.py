@@ -15,7 +15,6 @@ from datetime import timedelta
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection
 
 from mail_service import clock
@@ -23,6 +22,7 @@ from mail_service.envelope import ReplyTo
 from mail_service.errors import Conflict
 from mail_service.ledger import owner, tables
 from mail_service.ledger.database import Database, StoreDown
+from mail_service.ledger.dialects import insert_into, printable
 from mail_service.ledger.records import (
     Attempt,
     Change,
@@ -34,9 +34,11 @@ from mail_service.ledger.records import (
     Mail,
     OtherMail,
     Outstanding,
+    PutOff,
     Superseded,
 )
-from mail_service.outcome import Status
+from mail_service.ledger.suppressions import screened
+from mail_service.outcome import WAITING, Status
 
 #: beyond an attempt's own deadline, until a process on another host counts as gone
 OWNER_MARGIN_S = 15
@@ -102,9 +104,14 @@ class Ledger:
         """What could not be recorded is with the broker, which gives it to us, or another process, again."""
         self._untold.pop(mail_id, None)
 
-    def accept(self, mail: Mail) -> None:
-        """Make a mail known that the broker has already confirmed; one that is known already stays as it is."""
-        self.database.write(_accept_all, mail)
+    def accept(self, mail: Mail, content: bytes | None = None) -> Mail:
+        """
+        Make a mail known that the broker has already confirmed; answers it as it stands, if it is known already.
+
+        *content*, the envelope's bytes, is kept where there is none yet, of a mail that waits or was cancelled.
+        """
+        answer: Mail = self.database.write(_accept_all, (mail, content))
+        return answer
 
     def join(self, mail_id: str, digest: str, reply_to: ReplyTo) -> Mail | None:
         """
@@ -147,13 +154,17 @@ class Ledger:
             answers.append(claim)
             if isinstance(claim, Granted | Interrupted):
                 (claimed if copy.mail.id in rows else fresh)[copy.mail.id] = claim.mail
-                rows[copy.mail.id] = _Row(claim.mail, self._me, None)
+                rows[copy.mail.id] = _Row(claim.mail, self._me, None, is_bare=False)
                 self._in_flight.add(copy.mail.id)
                 self._unheard.pop(copy.mail.id, None)
                 self._granted[copy.mail.id] = (copy, type(claim))
+        granted = {mail.id: mail for mail in screened(connection, [c.mail for c in answers if isinstance(c, Granted)])}
+        answers = [Granted(mail=granted[c.mail.id]) if isinstance(c, Granted) else c for c in answers]
         until = clock.iso(clock.now() + self._owned_for)
-        inserted = _insert_absent(connection, fresh.values(), owner=self._me, owned_until=until)
-        _take_over(connection, claimed.values(), self._me, until)
+        inserted = _insert_absent(
+            connection, (fresh | _those(granted, fresh)).values(), owner=self._me, owned_until=until
+        )
+        _take_over(connection, (claimed | _those(granted, claimed)).values(), self._me, until)
         # somebody else inserted it between our look and our insert: ask again a little later
         lost = fresh.keys() - inserted
         self._in_flight -= lost
@@ -168,13 +179,27 @@ class Ledger:
             return Granted(mail=copy.mail) if becomes else OtherMail()
         if row.owner is not None:
             return self._decide_owned(row, copy)
-        newest = max(mail.generation, copy.mail.generation)
-        if mail.status.is_final:
-            reopens = copy.replay and copy.mail.generation > mail.generation
-            return Granted(mail=mail.reopened(newest)) if reopens else Superseded(mail=mail)
+        return self._decide_final(row, copy) if mail.status.is_final else self._decide_waiting(mail, copy)
+
+    @staticmethod
+    def _decide_final(row: _Row, copy: Copy) -> Claim:
+        mail = row.mail
+        if copy.replay and copy.mail.generation > mail.generation:
+            return Granted(mail=mail.reopened(copy.mail.generation))
+        lacks = row.is_bare and mail.status == Status.DISCARDED and _is_same(copy.mail, mail)
+        return Superseded(mail=mail, wants_content=lacks)
+
+    @staticmethod
+    def _decide_waiting(mail: Mail, copy: Copy) -> Claim:
         if copy.mail.generation < mail.generation:
             return Outstanding(mail=mail) if copy.redelivered else Superseded(mail=mail)
-        return Granted(mail=replace(mail, generation=newest))
+        not_before = mail.not_before
+        if not_before is not None and not_before > clock.now_iso():
+            if copy.mail.generation == mail.generation:
+                return PutOff(mail=mail)
+            # somebody has put a newer copy on its way, and we are faster than what they write down next
+            not_before = clock.now_iso()
+        return Granted(mail=replace(mail, generation=copy.mail.generation, not_before=not_before))
 
     def _decide_owned(self, row: _Row, copy: Copy) -> Claim:
         mail = replace(row.mail, generation=max(row.mail.generation, copy.mail.generation))
@@ -193,11 +218,17 @@ class Ledger:
         return row.owner is not None and owner.may_be_alive(row.owner, row.owned_until)
 
 
+def _those(mails: dict[str, Mail], ids: Iterable[str]) -> dict[str, Mail]:
+    return {mail_id: mails[mail_id] for mail_id in ids if mail_id in mails}
+
+
 @dataclass(frozen=True, slots=True)
 class _Row:
     mail: Mail
     owner: str | None
     owned_until: str | None
+    #: its content is not here: no worker has seen it yet, or it was sent
+    is_bare: bool
 
 
 _MAIL_COLUMNS = (
@@ -216,6 +247,7 @@ _MAIL_COLUMNS = (
     "updated_at",
     "next_attempt_at",
     "error",
+    "not_before",
 )
 _mail_columns = [tables.mail.c[name] for name in _MAIL_COLUMNS]
 
@@ -242,30 +274,24 @@ def values_of(mail: Mail) -> dict[str, Any]:
     return values
 
 
-def printable(text: str) -> str:
-    """*text* as every database takes it: PostgreSQL refuses NUL, and none stores half a surrogate pair."""
-    return text.replace("\x00", "\\x00").encode("utf-8", "backslashreplace").decode()
-
-
 def find_mail(connection: Connection, mail_id: str) -> Mail | None:
     """The mail with this id."""
     row = connection.execute(sa.select(*_mail_columns).where(tables.mail.c.id == mail_id)).first()
     return mail_of(row) if row else None
 
 
-def insert_into(connection: Connection, table: sa.Table) -> Any:
-    """An insert that knows ``on conflict``, which both of our databases spell alike."""
-    return (postgresql if connection.dialect.name == "postgresql" else sqlite).insert(table)
-
-
 _revision = sa.select(tables.shared.c.revision)
-_select_rows = sa.select(*_mail_columns, tables.mail.c.owner, tables.mail.c.owned_until).with_for_update()
+_select_rows = sa.select(
+    *_mail_columns, tables.mail.c.owner, tables.mail.c.owned_until, tables.mail.c.content.is_(None).label("is_bare")
+).with_for_update()
 
 
 def _locked_rows(connection: Connection, ids: Iterable[str]) -> dict[str, _Row]:
     # locked in the order of their ids, so that two groups in two processes never wait for each other
     query = _select_rows.where(tables.mail.c.id.in_(sorted(ids))).order_by(tables.mail.c.id)
-    return {row.id: _Row(mail_of(row), row.owner, row.owned_until) for row in connection.execute(query)}
+    return {
+        row.id: _Row(mail_of(row), row.owner, row.owned_until, bool(row.is_bare)) for row in connection.execute(query)
+    }
 
 
 def _insert_absent(connection: Connection, mails: Iterable[Mail], **more: Any) -> set[str]:
@@ -278,7 +304,7 @@ def _insert_absent(connection: Connection, mails: Iterable[Mail], **more: Any) -
 
 #: what a claim may change: a replay begins anew, and may make a mail of what was none
 _CLAIMED_COLUMNS = (
-    *("status", "attempts", "deaths", "generation", "recipients", "error"),
+    *("status", "attempts", "deaths", "generation", "recipients", "error", "not_before"),
     *("mailer", "tenant", "priority", "door", "digest"),
 )
 
@@ -314,8 +340,8 @@ def _record_all(connection: Connection, changes: Sequence[Change]) -> list[Recor
         # one whose commit was not heard of comes again
         connection.execute(insert_into(connection, tables.attempt).on_conflict_do_nothing(), attempts)
     settled = [change.mail for change in newest.values() if change.mail.status.is_final or _is_held(change.mail)]
-    _index_recipients(connection, [change.mail for change in newest.values() if change.mail.status != Status.SENT])
-    waiters = _dismiss_waiters(connection, [mail.id for mail in settled])
+    index_recipients(connection, [change.mail for change in newest.values() if change.mail.status != Status.SENT])
+    waiters = dismiss_waiters(connection, [mail.id for mail in settled])
     return [Recorded(waiters.get(change.mail.id, ())) for change in changes]
 
 
@@ -350,17 +376,24 @@ def _attempt_values(mail: Mail, attempt: Attempt) -> dict[str, Any]:
     }
 
 
-def _index_recipients(connection: Connection, mails: Sequence[Mail]) -> None:
+def index_recipients(connection: Connection, mails: Sequence[Mail]) -> None:
+    """Make *mails* known by their recipients."""
     values = [
         {"mail_id": mail.id, "address_key": key}
         for mail in mails
-        for key in sorted({address.casefold()[:400] for address in mail.recipients})
+        for key in sorted(set(map(recipient_key, mail.recipients)))
     ]
     if values:
         connection.execute(insert_into(connection, tables.error_recipient).on_conflict_do_nothing(), values)
 
 
-def _dismiss_waiters(connection: Connection, ids: Sequence[str]) -> dict[str, list[ReplyTo]]:
+def recipient_key(address: str) -> str:
+    """By which the error log finds a recipient."""
+    return address.casefold()[:400]
+
+
+def dismiss_waiters(connection: Connection, ids: Sequence[str]) -> dict[str, list[ReplyTo]]:
+    """The callers who had joined the wait for these mails; they wait no longer."""
     if not ids:
         return {}
     statement = sa.delete(tables.waiter).where(tables.waiter.c.mail_id.in_(ids)).returning(*tables.waiter.c)
@@ -371,9 +404,30 @@ def _dismiss_waiters(connection: Connection, ids: Sequence[str]) -> dict[str, li
     return waiters
 
 
-def _accept_all(connection: Connection, mails: Sequence[Mail]) -> list[None]:
-    _insert_absent(connection, {mail.id: mail for mail in mails}.values())
-    return [None] * len(mails)
+def _accept_all(connection: Connection, items: Sequence[tuple[Mail, bytes | None]]) -> list[Mail]:
+    mails = {mail.id: mail for mail in screened(connection, {mail.id: mail for mail, _ in items}.values())}
+    inserted = _insert_absent(connection, mails.values())
+    found = {mail_id: find_mail(connection, mail_id) for mail_id in mails.keys() - inserted}
+    known = mails | {mail_id: mail for mail_id, mail in found.items() if mail is not None}
+    for mail, content in items:
+        if content is not None and _is_same(mail, known[mail.id]):
+            _keep_content(connection, mail.id, content)
+    return [known[mail.id] for mail, _ in items]
+
+
+def _is_same(mail: Mail, known: Mail) -> bool:
+    """Forgotten recipients have other names: nothing of such a mail may be kept again."""
+    return mail.digest == known.digest and mail.recipients.keys() == known.recipients.keys()
+
+
+def _keep_content(connection: Connection, mail_id: str, content: bytes) -> None:
+    mail = tables.mail.c
+    kept = [str(status) for status in (*WAITING, Status.DISCARDED)]
+    connection.execute(
+        sa.update(tables.mail)
+        .where(mail.id == mail_id, mail.content.is_(None), mail.status.in_(kept))
+        .values(content=content)
+    )
 
 
 def _join_all(connection: Connection, joins: Sequence[tuple[str, str, ReplyTo]]) -> list[Mail | None]:
@@ -404,7 +458,7 @@ def _begin_intakes(connection: Connection, intakes: Sequence[tuple[str, Mail, bo
         query = sa.select(tables.mail.c.id).where(tables.mail.c.intake == fingerprint)
         known = [row.id for row in connection.execute(query) if row.id not in answers] if redelivered else []
         if not known:
-            _insert_absent(connection, [mail], intake=fingerprint)
+            _insert_absent(connection, screened(connection, [mail]), intake=fingerprint)
         answers.append(known[0] if known else mail.id)
     return answers
 

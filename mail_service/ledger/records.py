@@ -32,6 +32,8 @@ class Mail:
     updated_at: str = ""
     next_attempt_at: str | None = None
     error: str | None = None
+    #: ISO 8601; somebody has rescheduled it
+    not_before: str | None = None
 
     def record(self) -> dict[str, Any]:
         """What callers see (CONTRACT: "A record")."""
@@ -74,6 +76,7 @@ class Mail:
             recipients=recipients,
             error=None,
             next_attempt_at=None,
+            not_before=None,
         )
 
 
@@ -122,7 +125,7 @@ class Change:
 
 #: Characters of a text that has a column of its own length, and what a count may be: PostgreSQL refuses more.
 _LONGEST = {"door": 8, "priority": 8, "status": 12, "diagnosis": 16, "digest": 64} | dict.fromkeys(
-    ("at", "submitted_at", "updated_at", "next_attempt_at"), 32
+    ("at", "submitted_at", "updated_at", "next_attempt_at", "not_before"), 32
 )
 _LARGEST = 2_000_000_000
 
@@ -187,6 +190,15 @@ class Superseded:
     """A newer copy is on its way, or the mail is final: this one is of no use."""
 
     mail: Mail
+    #: it was cancelled before a worker saw it, so that this copy has all there is of its content
+    wants_content: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PutOff:
+    """Somebody has rescheduled it: not before the mail's ``not_before``."""
+
+    mail: Mail
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -201,4 +213,4 @@ class OtherMail:
     """The id belongs to another message."""
 
 
-Claim = Granted | Interrupted | InFlight | Superseded | Outstanding | OtherMail
+Claim = Granted | Interrupted | InFlight | Superseded | PutOff | Outstanding | OtherMail

@@ -33,6 +33,8 @@ mail = Table(
     Column("submitted_at", _TIME, nullable=False),
     Column("updated_at", _TIME, nullable=False),
     Column("next_attempt_at", _TIME),
+    #: set by ``reschedule``, and then goes before ``send_at``
+    Column("not_before", _TIME),
     Column("error", Text),
     #: the process that attempts it, as ``host/pid/start``
     Column("owner", String(200)),
@@ -92,6 +94,33 @@ hold = Table(
     Column("text", Text, nullable=False),
     Column("since", _TIME, nullable=False),
     Column("until", _TIME, nullable=False),
+)
+
+#: Who is not mailed: see ``suppressions``.
+suppression = Table(
+    "suppression",
+    metadata,
+    #: of an address; of a domain it begins with the @
+    Column("address_key", String(400), primary_key=True),
+    #: empty for mail of all tenants and of none
+    Column("tenant", String(200), primary_key=True),
+    #: as typed
+    Column("address", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("since", _TIME, nullable=False),
+    Column("until", _TIME),
+)
+
+#: What is not attempted: see ``pauses``. Empty for whatever does not matter.
+pause = Table(
+    "pause",
+    metadata,
+    Column("mailer", String(200), primary_key=True),
+    Column("tenant", String(200), primary_key=True),
+    Column("priority", String(8), primary_key=True),
+    Column("reason", Text, nullable=False),
+    Column("since", _TIME, nullable=False),
+    Column("until", _TIME),
 )
 
 #: One row, whose number grows with every change of what all processes have to know.

@@ -8,7 +8,7 @@ plays failures.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, Protocol, TypeAlias, runtime_checkable
+from typing import Any, Final, Protocol, TypeAlias
 
 from mail_service.diagnosis import Context, Stage, diagnose
 from mail_service.outcome import Diagnosis, Receipt
@@ -22,7 +22,12 @@ Classifier: TypeAlias = Callable[[BaseException, Context], Diagnosis]
 
 
 class Mailer(Protocol):
-    """One configured way to send. Used by many workers at a time."""
+    """
+    One configured way to send. Used by many workers at a time.
+
+    One that needs no Django message has a method ``send_canonical`` besides, which is asked instead of ``send``: see
+    ``SmtpMailer``.
+    """
 
     #: its name in the configuration
     name: str
@@ -54,17 +59,6 @@ class Mailer(Protocol):
 
     def close(self) -> None:
         """Close what is kept open. Never raises. The mailer can be used again."""
-        ...
-
-
-@runtime_checkable
-class TakesCanonical(Protocol):
-    """A mailer that needs no Django message."""
-
-    def send_canonical(
-        self, canonical: Mapping[str, Any], waiting: Sequence[str], *, message_id: str, date: str, attempt: int = 0
-    ) -> list[Receipt]:
-        """Do what ``Mailer.send`` does for a validated message in canonical form, with these two headers by default."""
         ...
 
 

@@ -17,7 +17,8 @@ from mail_service.diagnosis import Context, diagnose
 from mail_service.envelope import seal
 from mail_service.errors import InvalidMessage
 from mail_service.handover import Handover, guarded
-from mail_service.holds import Keeper
+from mail_service.holds import Keeper, Pauses
+from mail_service.ledger.pauses import Pause
 from mail_service.ledger.records import (
     Change,
     Claim,
@@ -28,6 +29,7 @@ from mail_service.ledger.records import (
     Mail,
     OtherMail,
     Outstanding,
+    PutOff,
     Superseded,
     recipient,
 )
@@ -37,6 +39,7 @@ from mail_service.settings import Settings
 from mail_service.settling import MOST_DEATHS, Step
 from tests.support.messages import configure_django
 from tests.support.shared_holds import SharedHolds
+from tests.support.shared_pauses import SharedPauses, no_pauses
 
 configure_django()
 
@@ -52,6 +55,8 @@ class FakeLedger:
     claims: list[Copy] = field(default_factory=list)
     changes: list[Change] = field(default_factory=list)
     accepted: list[Mail] = field(default_factory=list)
+    contents: list[bytes] = field(default_factory=list)
+    known: Callable[[Mail], Mail] = lambda mail: mail
 
     def claim(self, copy: Copy) -> Claim:
         self.claims.append(copy)
@@ -60,8 +65,10 @@ class FakeLedger:
     def record(self, change: Change) -> None:
         self.changes.append(change)
 
-    def accept(self, mail: Mail) -> None:
+    def accept(self, mail: Mail, content: bytes | None = None) -> Mail:
         self.accepted.append(mail)
+        self.contents += [content] if content else []
+        return self.known(mail)
 
 
 class FakeMailer:
@@ -100,11 +107,18 @@ class OneMailer:
 
 
 def a_courier(
-    mailer: FakeMailer | None, ledger: FakeLedger | None = None, classify: Any = diagnose, deadline_s: float = 5
+    mailer: FakeMailer | None,
+    ledger: FakeLedger | None = None,
+    classify: Any = diagnose,
+    deadline_s: float = 5,
+    pauses: Pauses | None = None,
 ) -> Courier:
     keeper = Keeper(SharedHolds(), hold_probe_s=30, tell=lambda _what, _hold: None, release=lambda _mailer, _rate: None)
-    handover = Handover(OneMailer(mailer), classify=guarded(classify), deadline=Deadline(deadline_s), keeper=keeper)
-    return Courier(SETTINGS, ledger or FakeLedger(), lambda _name, _tenant: mailer, handover, keeper)
+    pauses = pauses or no_pauses()
+    handover = Handover(
+        OneMailer(mailer), classify=guarded(classify), deadline=Deadline(deadline_s), keeper=keeper, pauses=pauses
+    )
+    return Courier(SETTINGS, ledger or FakeLedger(), lambda _name, _tenant: mailer, handover, keeper, pauses=pauses)
 
 
 def a_delivery(
@@ -297,12 +311,118 @@ def test_a_mail_with_send_at_waits_for_it_and_is_known_meanwhile() -> None:
     assert mailer.sent == []
 
 
+def test_a_mail_that_was_rescheduled_asks_the_ledger_and_not_its_send_at() -> None:
+    ledger = FakeLedger(known=lambda mail: replace(mail, not_before="2020-01-01T00:00:00.000000+00:00"))
+    mailer = FakeMailer()
+
+    verdict = a_courier(mailer, ledger).attempt(a_delivery(send_at="2099-01-01T00:00:00Z"))
+
+    assert isinstance(verdict, Tried)
+    assert len(mailer.sent) == 1
+
+
+def test_a_mail_that_is_put_off_comes_back_at_its_time_and_its_content_is_kept() -> None:
+    until = clock.iso(clock.later(3600))
+    ledger = FakeLedger(answer=lambda copy: PutOff(mail=replace(copy.mail, not_before=until)))
+
+    verdict = a_courier(FakeMailer(), ledger).attempt(a_delivery())
+
+    assert isinstance(verdict, Postponed)
+    assert verdict.delay_ms == pytest.approx(3_600_000, abs=5000)
+    assert len(ledger.contents) == 1
+
+
+def test_the_copy_of_a_cancelled_mail_leaves_its_content_and_is_dropped() -> None:
+    ledger = FakeLedger(answer=lambda copy: Superseded(mail=copy.mail, wants_content=True))
+
+    verdict = a_courier(FakeMailer(), ledger).attempt(a_delivery())
+
+    assert isinstance(verdict, Dropped)
+    assert len(ledger.contents) == 1
+
+
+def a_store_with(**about: Any) -> Pauses:
+    store = SharedPauses()
+    store.put(Pause(since=clock.now_iso(), **about))
+    return Pauses(store, hold_probe_s=30, release=lambda _pause, _rate: None)
+
+
+def test_a_paused_mail_is_held_without_an_attempt() -> None:
+    mailer = FakeMailer()
+
+    verdict = a_courier(mailer, pauses=a_store_with(mailer="default", reason="why")).attempt(a_delivery(A, B))
+
+    assert isinstance(verdict, HeldBack)
+    assert verdict.is_news
+    assert mailer.sent == []
+    mail = verdict.change.mail
+    assert {state["status"] for state in mail.recipients.values()} == {"held"}
+    assert mail.attempts == 0
+    assert mail.error is not None
+    assert mail.error.endswith(": why")
+
+
+def test_a_mail_that_is_known_to_be_paused_waits_without_a_claim() -> None:
+    ledger = FakeLedger()
+
+    verdict = a_courier(FakeMailer(), ledger, pauses=a_store_with()).attempt(a_delivery(headers={topology.HELD: True}))
+
+    assert isinstance(verdict, Postponed)
+    assert ledger.claims == []
+
+
+@pytest.mark.parametrize("headers", [{}, {topology.HELD: True}], ids=["new", "held"])
+def test_a_paused_mail_expires(headers: dict[str, Any]) -> None:
+    delivery = a_delivery(options={"expires_at": "2020-01-01T00:00:00Z"}, headers=headers)
+
+    verdict = a_courier(FakeMailer(), pauses=a_store_with()).attempt(delivery)
+
+    assert isinstance(verdict, Tried)
+    assert verdict.change.mail.status == Status.EXPIRED
+
+
+SUPPRESSED = recipient(Status.SUPPRESSED, detail="the address is suppressed")
+
+
+def granted_without(*addresses: str) -> Callable[[Copy], Claim]:
+    """A claim that leaves somebody out."""
+    return lambda copy: Granted(
+        mail=replace(copy.mail, recipients={**copy.mail.recipients, **dict.fromkeys(addresses, SUPPRESSED)})
+    )
+
+
+@pytest.mark.parametrize("pauses", [None, a_store_with()], ids=["", "paused"])
+def test_a_mail_with_nobody_left_ends_suppressed_without_an_attempt(pauses: Pauses | None) -> None:
+    mailer = FakeMailer()
+
+    verdict = a_courier(mailer, FakeLedger(answer=granted_without(A, B)), pauses=pauses).attempt(a_delivery(A, B))
+
+    assert isinstance(verdict, Tried)
+    assert mailer.sent == []
+    mail = verdict.change.mail
+    assert (mail.status, mail.attempts) == (Status.SUPPRESSED, 0)
+    assert mail.error == "nobody was left to mail: the address is suppressed"
+    assert verdict.change.content
+
+
+def test_who_is_left_gets_the_mail_and_the_record_says_who_did_not() -> None:
+    mailer = FakeMailer()
+
+    verdict = a_courier(mailer, FakeLedger(answer=granted_without(A))).attempt(a_delivery(A, B))
+
+    assert isinstance(verdict, Tried)
+    assert [waiting for _, waiting in mailer.sent] == [[B]]
+    mail = verdict.change.mail
+    assert mail.status == Status.PARTLY_SENT
+    assert mail.error == "1 not mailed: the address is suppressed"
+
+
 def test_a_mail_whose_send_at_has_come_is_sent_without_it() -> None:
     mailer = FakeMailer()
 
     a_courier(mailer).attempt(a_delivery(send_at="2020-01-01T00:00:00Z"))
 
-    assert mailer.sent[0][0].send_at is None
+    assert not hasattr(mailer.sent[0][0], "send_at")
 
 
 def test_a_provider_that_keeps_send_at_gets_it_at_once() -> None:

@@ -1,0 +1,191 @@
+"""
+Who is not mailed: addresses and whole domains, for everybody's mail or for one tenant's.
+
+Looked at when a mail becomes known and again in the transaction of each claim, so that nobody is mailed whose
+suppression was answered before. Where nobody is suppressed that costs one look at an empty table.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from mail_service import clock
+from mail_service.ledger import tables
+from mail_service.ledger.database import Database
+from mail_service.ledger.dialects import insert_into, printable
+from mail_service.ledger.records import Mail, recipient
+from mail_service.outcome import FINAL, Status
+
+#: characters of what is looked up; a longer one is no address that SMTP knows (RFC 5321, 4.5.3.1.3: 256 octets)
+LONGEST_ADDRESS = 400
+#: stands in the detail of a recipient who is on the list
+ON_THE_LIST = "is suppressed since"
+#: values in one statement; SQLite takes 32,766, PostgreSQL 65,535
+SLICE = 10_000
+
+_suppression = tables.suppression.c
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Suppression:
+    """One entry of the list."""
+
+    #: an address, or a domain with an @ before it
+    address: str
+    #: whose mail it is about; None for all mail
+    tenant: str | None = None
+    reason: str = ""
+    #: ISO 8601
+    since: str
+    #: ISO 8601; None until somebody ends it
+    until: str | None = None
+
+
+def key_of(address: str) -> str:
+    """
+    What *address* is compared by: ``ann@example.org`` for ``Ann@EXAMPLE.org``.
+
+    The domain in the form that the DNS has (RFC 5891), so that ``bücher.example`` is ``xn--bcher-kva.example``. The
+    local part in lower case too, although a server may tell ``Ann`` from ``ann`` (RFC 5321, 2.4): none is known to.
+    """
+    local, at, domain = address.rpartition("@")
+    # a name without a domain is one of the mail server's own people
+    return f"{local.casefold()}@{_ascii(domain)}" if at else address.casefold()
+
+
+def _ascii(domain: str) -> str:
+    if not domain.isascii():
+        try:
+            return domain.encode("idna").decode("ascii").lower()
+        except UnicodeError:
+            return domain.casefold()
+    return domain.lower()
+
+
+class Suppressions:
+    """The list. All methods raise StoreDown when the database is away."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def put(self, entries: Sequence[Suppression]) -> None:
+        """Put *entries* on the list, each in the place of one for the same address and tenant."""
+        self._database.write(_put_all, entries)
+
+    def remove(self, address: str, tenant: str | None) -> bool:
+        """Take an entry off the list. Answers whether it was there."""
+        answer: bool = self._database.write(_remove_all, (key_of(address), tenant))
+        return answer
+
+    def page(self, limit: int, after: str | None) -> list[Suppression]:
+        """
+        The entries of *limit* addresses, in the order of the addresses, from the first one behind *after*.
+
+        All entries of one address, if there are several for tenants, stand on one page.
+        """
+        answer: list[Suppression] = self._database.read(lambda connection: _page(connection, limit, after))
+        return answer
+
+
+def screened(connection: Connection, mails: Iterable[Mail]) -> list[Mail]:
+    """*mails*, with whoever waits and is on the list ``suppressed``; runs inside a transaction of somebody's."""
+    mails = list(mails)
+    if not mails or not connection.execute(_is_anybody).scalar():
+        return mails
+    found = _found(connection, {key for mail in mails for address in mail.open_recipients for key in _keys(address)})
+    return [_without(mail, found) for mail in mails] if found else mails
+
+
+_is_anybody = sa.select(sa.exists(sa.select(_suppression.address_key)))
+
+
+def _keys(address: str) -> list[str]:
+    """By which *address* may stand on the list: its own key, and its domain's."""
+    key = key_of(address)
+    _, at, domain = key.rpartition("@")
+    return [key, f"@{domain}"] if at else [key]
+
+
+def _found(connection: Connection, keys: set[str]) -> Mapping[str, Sequence[Suppression]]:
+    """The entries in force, by their keys."""
+    found: dict[str, list[Suppression]] = defaultdict(list)
+    wanted = sorted(keys)
+    for start in range(0, len(wanted), SLICE):
+        query = sa.select(tables.suppression).where(_suppression.address_key.in_(wanted[start : start + SLICE]))
+        for row in connection.execute(query):
+            if row.until is None or row.until > clock.now_iso():
+                found[row.address_key].append(_entry(row))
+    return found
+
+
+def _without(mail: Mail, found: Mapping[str, Sequence[Suppression]]) -> Mail:
+    recipients = dict(mail.recipients)
+    for address in mail.open_recipients:
+        entries = [
+            entry for key in _keys(address) for entry in found.get(key, ()) if entry.tenant in (None, mail.tenant)
+        ]
+        if entries:
+            recipients[address] = recipient(Status.SUPPRESSED, detail=_detail(entries[0]))
+    return replace(mail, recipients=recipients)
+
+
+def _detail(entry: Suppression) -> str:
+    whom = "the domain" if entry.address.startswith("@") else "the address"
+    return f"{whom} {ON_THE_LIST} {entry.since}" + (f": {entry.reason}" if entry.reason else "")
+
+
+def all_are_done(mail: Mail) -> bool:
+    """Whether nobody is left to mail, because somebody is suppressed."""
+    statuses = {Status(state["status"]) for state in mail.recipients.values()}
+    return Status.SUPPRESSED in statuses and statuses <= FINAL
+
+
+def _put_all(connection: Connection, batches: Sequence[Sequence[Suppression]]) -> list[None]:
+    # one statement must not name a row twice: of several entries, the last counts
+    newest = {(key_of(entry.address), entry.tenant or ""): entry for batch in batches for entry in batch}
+    values = [
+        {**asdict(entry), "address_key": key, "tenant": tenant, "reason": printable(entry.reason)}
+        for (key, tenant), entry in sorted(newest.items())
+    ]
+    if values:
+        statement = insert_into(connection, tables.suppression)
+        statement = statement.on_conflict_do_update(
+            index_elements=["address_key", "tenant"],
+            set_={name: statement.excluded[name] for name in ("address", "reason", "since", "until")},
+        )
+        connection.execute(statement, values)
+    return [None] * len(batches)
+
+
+def _remove_all(connection: Connection, keys: Sequence[tuple[str, str | None]]) -> list[bool]:
+    return [
+        connection.execute(
+            sa.delete(tables.suppression).where(_suppression.address_key == key, _suppression.tenant == (tenant or ""))
+        ).rowcount
+        > 0
+        for key, tenant in keys
+    ]
+
+
+def _page(connection: Connection, limit: int, after: str | None) -> list[Suppression]:
+    keys = sa.select(_suppression.address_key).distinct().order_by(_suppression.address_key).limit(limit)
+    if after is not None:
+        keys = keys.where(_suppression.address_key > key_of(after))
+    wanted = list(connection.execute(keys).scalars())
+    query = sa.select(tables.suppression).order_by(_suppression.address_key, _suppression.tenant)
+    return [
+        _entry(row)
+        for start in range(0, len(wanted), SLICE)
+        for row in connection.execute(query.where(_suppression.address_key.in_(wanted[start : start + SLICE])))
+    ]
+
+
+def _entry(row: sa.Row[tuple[object, ...]]) -> Suppression:
+    facts = dict(row._mapping)  # noqa: SLF001 - SQLAlchemy's public name for it
+    del facts["address_key"]
+    return Suppression(**{**facts, "tenant": facts["tenant"] or None})

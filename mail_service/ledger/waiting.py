@@ -1,0 +1,125 @@
+"""
+Change mail that waits: cancel it, or put it off.
+
+Only what nobody attempts at this moment can be changed, and that is decided in the transaction that changes it. Nothing
+is published here: a copy under way learns of the change when it asks to be attempted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from mail_service import clock
+from mail_service.envelope import ReplyTo
+from mail_service.errors import Conflict, NotFound
+from mail_service.ledger import tables
+from mail_service.ledger.database import Database
+from mail_service.ledger.ledger import dismiss_waiters, index_recipients, mail_columns, mail_of, values_of
+from mail_service.ledger.records import Mail, recipient
+from mail_service.outcome import WAITING, Status
+
+CANCELLED = "cancelled before it was sent to everybody"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Changed:
+    """The mail as it stands now."""
+
+    mail: Mail
+    #: the envelope's bytes; empty while no worker has seen the mail, whose content is then in the queue alone
+    content: bytes = b""
+    #: callers who had joined the wait for it
+    waiters: Sequence[ReplyTo] = ()
+
+
+class WaitingMail:
+    """All methods raise NotFound, Conflict where the mail does not wait, and StoreDown."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def cancel(self, mail_id: str) -> Changed:
+        """End it as ``discarded``."""
+        answer: Changed = self._database.write(_cancel_all, mail_id)
+        return answer
+
+    def put_off(self, mail_id: str, until: str) -> Changed:
+        """Have it attempted at *until* (ISO 8601), and not before."""
+        answer: Changed = self._database.write(_put_off_all, (mail_id, until))
+        return answer
+
+
+def _cancel_all(connection: Connection, ids: Sequence[str]) -> list[Changed]:
+    return [_cancel(connection, mail_id) for mail_id in ids]
+
+
+def _cancel(connection: Connection, mail_id: str) -> Changed:
+    mail, content = _that_waits(connection, mail_id)
+    states = _with_open(mail, Status.DISCARDED, CANCELLED)
+    error = CANCELLED if mail.error is None else f"{CANCELLED}; last: {mail.error}"
+    mail = replace(
+        mail,
+        status=Status.DISCARDED,
+        # a copy that is under way must not attempt it
+        generation=mail.generation + 1,
+        recipients=states,
+        error=error,
+        next_attempt_at=None,
+        not_before=None,
+        updated_at=clock.now_iso(),
+    )
+    _write(connection, mail)
+    index_recipients(connection, [mail])
+    return Changed(mail=mail, content=content, waiters=dismiss_waiters(connection, [mail_id]).get(mail_id, ()))
+
+
+def _put_off_all(connection: Connection, wishes: Sequence[tuple[str, str]]) -> list[Changed]:
+    return [_put_off(connection, mail_id, until) for mail_id, until in wishes]
+
+
+def _put_off(connection: Connection, mail_id: str, until: str) -> Changed:
+    mail, content = _that_waits(connection, mail_id)
+    # what is held is let go when its mailer works again, which may be too soon
+    status = Status.DEFERRED if mail.attempts else Status.QUEUED
+    mail = replace(
+        mail,
+        status=status,
+        recipients=_with_open(mail, status, None),
+        not_before=until,
+        next_attempt_at=until,
+        updated_at=clock.now_iso(),
+    )
+    _write(connection, mail)
+    return Changed(mail=mail, content=content)
+
+
+def _that_waits(connection: Connection, mail_id: str) -> tuple[Mail, bytes]:
+    query = sa.select(*mail_columns(), tables.mail.c.owner, tables.mail.c.content)
+    row = connection.execute(query.where(tables.mail.c.id == mail_id).with_for_update()).first()
+    if row is None:
+        raise NotFound(f"no mail has the id {mail_id!r}")
+    mail = mail_of(row)
+    if mail.status not in WAITING:
+        raise Conflict(f"mail {mail_id!r} does not wait: it is {mail.status}")
+    if row.owner is not None:
+        raise Conflict(f"mail {mail_id!r} does not wait: it is being attempted at this moment")
+    return mail, bytes(row.content or b"")
+
+
+def _with_open(mail: Mail, status: Status, detail: str | None) -> dict[str, Any]:
+    """The states of the recipients, with those who still wait in *status*."""
+    still = set(mail.open_recipients)
+    return {
+        address: recipient(status, detail=detail or state["detail"]) if address in still else dict(state)
+        for address, state in mail.recipients.items()
+    }
+
+
+def _write(connection: Connection, mail: Mail) -> None:
+    values = {name: value for name, value in values_of(mail).items() if name != "id"}
+    connection.execute(sa.update(tables.mail).where(tables.mail.c.id == mail.id).values(values))
