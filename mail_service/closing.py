@@ -48,10 +48,21 @@ class Desk:
     Closes attempts. Every method returns when the message may be acknowledged, and raises PublishFailed if it may not.
     """
 
-    def __init__(self, ledger: Ledger, queue: MailQueue, announcer: Announcer) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        queue: MailQueue,
+        announcer: Announcer,
+        *,
+        report: Callable[[Envelope, Mail], None] | None = None,
+        count: Callable[[Delivery, Change], None] | None = None,
+    ) -> None:
         self._ledger = ledger
         self._queue = queue
         self._announcer = announcer
+        #: tells a sender of a mail's end; raises nothing but PublishFailed
+        self._report = report or _unreported
+        self._count = count or _uncounted
 
     def close(self, delivery: Delivery, result: object, exc: BaseException | None, delay_of: DelayOf) -> None:
         """Do what the handler's *result* or *exc* asks for."""
@@ -126,6 +137,7 @@ class Desk:
                 raise
             self._queue.put_later(replace(delivery.envelope, unrecorded=()), mail, delay_ms, more=more)
         self._ledger.carried(mail.id)
+        self._count(delivery, change)
         if is_news or callers:
             self._announcer.change(mail, callers)
 
@@ -136,6 +148,9 @@ class Desk:
             callers = [*callers, *self._ledger.record(change).waiters]
         except StoreDown:
             self._carry(delivery.envelope, change)
+        # the end is on record: if this cannot be published, the copy comes back, and this is what is left to do
+        self._report(delivery.envelope, change.mail)
+        self._count(delivery, change)
         if change.mail.status != Status.SENT:
             say(
                 _log,
@@ -159,7 +174,8 @@ class Desk:
         """Another copy does the work; whoever waits for this one waits for that one."""
         reply_to = delivery.envelope.reply_to
         if mail.status.is_final and delivery.redelivered:
-            # the process may have ended between the commit and the announcement
+            # the process may have ended between the commit and what follows it
+            self._report(delivery.envelope, mail)
             self._announcer.change(mail, [reply_to] if reply_to else [])
         elif reply_to:
             known = self._ledger.join(mail.id, mail.digest, reply_to) or mail
@@ -195,6 +211,14 @@ class Desk:
         except StoreDown:
             self._carry(envelope, change)
         self._announcer.change(mail, [])
+
+
+def _unreported(_envelope: Envelope, _mail: Mail) -> None:
+    """No sender is told."""
+
+
+def _uncounted(_delivery: Delivery, _change: Change) -> None:
+    """Nobody asks for numbers."""
 
 
 def _broken_off(change: Change, problem: BaseException) -> Change:

@@ -281,6 +281,11 @@ def _clean(text: str) -> str:
     return shown if shown.isprintable() else "".join(char if char.isprintable() else _escaped(char) for char in shown)
 
 
+def discreet(text: str) -> str:
+    """*text* as it may be shown to anybody: on one line, without addresses and passwords, cut when it is very long."""
+    return _clean(text)
+
+
 def _escaped(char: str) -> str:
     return char.encode("unicode_escape").decode("ascii")
 

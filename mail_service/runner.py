@@ -22,6 +22,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from mail_service.errors import ConfigurationError
+from mail_service.metrics_folder import shared_folder
 from mail_service.settings import load_config_file, load_settings
 
 #: sysexits.h's EX_CONFIG: to start it again would not help
@@ -38,8 +39,24 @@ LONGEST_PAUSE_S = 30
 
 def run(config_path: str, processes: int) -> int:
     """Run until SIGTERM or SIGINT; answers the exit status. Raises ConfigurationError before anything is started."""
-    load_settings(load_config_file(config_path))
-    return _Supervisor(config_path, processes).run()
+    config = load_config_file(config_path)
+    load_settings(config)
+    with shared_folder(config) as environment:
+        return _Supervisor(config_path, processes, environment).run()
+
+
+def drain(config_path: str, **limits: Any) -> dict[str, int]:
+    """
+    Deliver what is due, once, in this process; see ``draining``. Raises ConfigurationError, or Unavailable.
+    """
+    import eventlet
+
+    eventlet.monkey_patch()
+    config = load_config_file(config_path)
+    _configure_logging(config)
+    from mail_service import draining
+
+    return draining.drain(config, **limits)
 
 
 @dataclass(slots=True)
@@ -59,8 +76,9 @@ class _Child:
 
 
 class _Supervisor:
-    def __init__(self, config_path: str, processes: int) -> None:
+    def __init__(self, config_path: str, processes: int, environment: Mapping[str, str]) -> None:
         self._config_path = config_path
+        self._environment = environment
         self._children: dict[int, _Child] = {}
         self._due: dict[int, float] = dict.fromkeys(range(processes), 0.0)
         self._pauses: dict[int, float] = {}
@@ -97,7 +115,9 @@ class _Supervisor:
         beats_ours, beats_theirs = os.pipe()
         command = [sys.executable, "-m", __name__, self._config_path, str(leash_theirs), str(beats_theirs)]
         # a session of its own: Ctrl-C reaches the supervisor alone, which stops the processes in good order
-        process = subprocess.Popen(command, pass_fds=(leash_theirs, beats_theirs), start_new_session=True)
+        process = subprocess.Popen(
+            command, pass_fds=(leash_theirs, beats_theirs), start_new_session=True, env=self._environment
+        )
         os.close(leash_theirs)
         os.close(beats_theirs)
         os.set_blocking(beats_ours, False)
@@ -173,7 +193,7 @@ def _run_child(config_path: str, leash: int, beats: int) -> int:
 
         eventlet.spawn_n(_follow, leash)
         eventlet.spawn_n(_beat, beats)
-        _serve([service.MailService, service.HighLane, service.NormalLane, service.BulkLane], config)
+        _serve([service.MailService, service.HighLane, service.NormalLane, service.BulkLane, service.Web], config)
     except ConfigurationError as exc:
         _say(str(exc))
         return EXIT_CONFIGURATION

@@ -17,7 +17,10 @@ from mail_service.amqp.lanes import Event, deliver, events, parked
 from mail_service.amqp.rpc import ReplyLater, rpc
 from mail_service.delivery import Delivery, Verdict
 from mail_service.doors import DoorProvider, Doors
+from mail_service.web import Web
 from mail_service.wiring import Runtime, RuntimeProvider
+
+__all__ = ["BulkLane", "HighLane", "MailService", "NormalLane", "Web"]
 
 
 class MailService:
@@ -77,6 +80,60 @@ class MailService:
     def retry_now(self, **filters: Any) -> int:
         """Attempt deferred and held mail now."""
         return self.doors.operate.retry_now(filters)
+
+    @rpc
+    def suppress(self, address: Any = None, reason: Any = "", tenant: Any = None, until: Any = None) -> dict[str, Any]:
+        """Mail nobody of this address, or of this domain (``@example.org``), any more."""
+        return self.doors.steer.suppress(address, reason, tenant, until)
+
+    @rpc
+    def unsuppress(self, address: Any = None, tenant: Any = None) -> bool:
+        """Mail this address, or this domain, again."""
+        return self.doors.steer.unsuppress(address, tenant)
+
+    @rpc
+    def suppressions(self, limit: Any = 100, after: Any = None) -> list[dict[str, Any]]:
+        """Who is not mailed, in the order of the addresses."""
+        return self.doors.steer.suppressions(limit, after)
+
+    @rpc
+    def pause(
+        self, mailer: Any = None, tenant: Any = None, priority: Any = None, seconds: Any = None, reason: Any = ""
+    ) -> dict[str, Any]:
+        """Hold what matches, for so many seconds or until it is resumed."""
+        return self.doors.steer.pause({"mailer": mailer, "tenant": tenant, "priority": priority}, seconds, reason)
+
+    @rpc
+    def resume(
+        self, mailer: Any = None, tenant: Any = None, priority: Any = None, seconds: Any = None
+    ) -> list[dict[str, Any]]:
+        """End the pauses that have what is named, or all of them."""
+        return self.doors.steer.resume({"mailer": mailer, "tenant": tenant, "priority": priority}, seconds)
+
+    @rpc
+    def pauses(self) -> list[dict[str, Any]]:
+        """What is paused."""
+        return self.doors.steer.pauses()
+
+    @rpc
+    def cancel(self, id: Any = None) -> dict[str, Any]:
+        """End a mail that waits."""
+        return self.doors.steer.cancel(id)
+
+    @rpc
+    def reschedule(self, id: Any = None, at: Any = None) -> dict[str, Any]:
+        """Have a mail that waits attempted at another time."""
+        return self.doors.steer.reschedule(id, at)
+
+    @rpc
+    def explain(self, id: Any = None) -> dict[str, Any]:
+        """What happened to a mail, why it is where it is, and what happens next."""
+        return self.doors.steer.explain(id)
+
+    @rpc
+    def forget(self, address: Any = None) -> int:
+        """Redact what is stored about a recipient."""
+        return self.doors.steer.forget(address)
 
     @rpc
     def health(self) -> dict[str, dict[str, Any]]:

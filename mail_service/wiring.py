@@ -7,7 +7,7 @@ import logging
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import eventlet
 from nameko.constants import DEFAULT_MAX_WORKERS
@@ -17,28 +17,36 @@ from nameko.utils import import_from_path
 from mail_service import clock, topology
 from mail_service.amqp import connecting
 from mail_service.amqp.mailqueue import MailQueue
-from mail_service.amqp.publisher import Publisher
+from mail_service.amqp.publisher import Publisher, PublishFailed
 from mail_service.announcing import Announcer
+from mail_service.bouncing import Bouncer
 from mail_service.closing import Desk
 from mail_service.deadline import Deadline
 from mail_service.delivery import Courier, read
 from mail_service.envelope import Envelope
 from mail_service.errors import ConfigurationError, InvalidMessage
+from mail_service.guard import Guard
+from mail_service.guard import in_words as guard_in_words
 from mail_service.handover import Handover, guarded
-from mail_service.holds import Keeper
+from mail_service.holds import Keeper, Pauses
 from mail_service.ledger import Ledger, StoreDown
 from mail_service.ledger.database import Database
 from mail_service.ledger.errorlog import ErrorLog
-from mail_service.ledger.holdings import Holdings
+from mail_service.ledger.holdings import Hold, Holdings
+from mail_service.ledger.pauses import PauseList
 from mail_service.ledger.records import RAW, Change, Copy, Mail
 from mail_service.logs import quiet_the_stack
 from mail_service.mailers.book import MailerBook
 from mail_service.mailers.cautions import cautions
 from mail_service.mailers.django_backend import configure_django
+from mail_service.metrics_folder import web_address
 from mail_service.outcome import Status
-from mail_service.releasing import Releaser, only
+from mail_service.releasing import Releaser, held_by, only
 from mail_service.settings import Settings, check_imports, load_settings
 from mail_service.settling import ended
+
+if TYPE_CHECKING:
+    from mail_service.metrics import Metrics
 
 _log = logging.getLogger(__name__)
 
@@ -62,9 +70,9 @@ class PatientLedger:
         self._ledger = ledger
         self.stopping = False
 
-    def accept(self, mail: Mail) -> None:
+    def accept(self, mail: Mail, content: bytes | None = None) -> Mail:
         """As Ledger.accept. Raises Stopping when the service stops meanwhile."""
-        self._patiently(lambda: self._ledger.accept(mail))
+        return self._patiently(lambda: self._ledger.accept(mail, content))
 
     def claim(self, copy: Copy) -> Any:
         """As Ledger.claim. Raises Stopping when the service stops meanwhile."""
@@ -100,14 +108,14 @@ class Runtime:
             raise ConfigurationError("\n".join(mistakes))
         for caution in cautions(self.settings):
             _log.warning(caution)
+        if restriction := guard_in_words(self.settings):
+            _log.warning(restriction)
         self.config = config
-        self.database = Database(self.settings.database)
+        self._build_stores()
         self._check_database()
         self.ledger = Ledger(self.database, attempt_timeout_s=self.settings.attempt_timeout)
         self.patient_ledger = PatientLedger(self.ledger)
         self.error_log = ErrorLog(self.database)
-        self.publisher = Publisher(lambda: connecting.connection(config))
-        self.queue = MailQueue(self.publisher)
         self.announcer = Announcer(self.publisher, config)
         self.deadline = Deadline(self.settings.attempt_timeout)
         classify = guarded(import_from_path(self.settings.classifier))
@@ -125,12 +133,78 @@ class Runtime:
             hold_probe_s=self.settings.hold_probe,
             tell=self.announcer.held,
             release=lambda key, rate: self.releaser.release(only(*self.mailers.names_of(key)), rate),
-            crowd=max(1, self.workers // 2) if self.has_several_mailers else None,
+            steps_s=[level / 1000 for level in topology.hold_levels(self.settings.hold_probe)],
+            crowd=self.workers if self.has_several_mailers else None,
         )
-        handover = Handover(self.mailers, classify=classify, deadline=self.deadline, keeper=self.keeper)
-        self.courier = Courier(self.settings, self.patient_ledger, self.mailers.get, handover, self.keeper)
-        self.desk = Desk(self.ledger, self.queue, self.announcer)
+        self.pause_list = PauseList(self.database, self.ledger)
+        self.pauses = Pauses(
+            self.pause_list,
+            hold_probe_s=self.settings.hold_probe,
+            release=lambda pause, rate: self.releaser.release(held_by(pause), rate),
+        )
+        self._watching = eventlet.spawn(self.pauses.watch)
+        guard = Guard(self.settings.redirect_to, self.settings.allow_recipients)
+        handover = Handover(
+            self.mailers,
+            classify=classify,
+            deadline=self.deadline,
+            keeper=self.keeper,
+            pauses=self.pauses,
+            guard=guard,
+        )
+        self.courier = Courier(
+            self.settings,
+            self.patient_ledger,
+            self.mailers.get,
+            handover,
+            self.keeper,
+            pauses=self.pauses,
+            guard=guard,
+        )
+        self.report = self._bouncer()
+        self.desk = Desk(
+            self.ledger,
+            self.queue,
+            self.announcer,
+            report=self.report,
+            count=self.metrics.closed if self.metrics is not None else None,
+        )
         self.users = 0
+
+    def _build_stores(self) -> None:
+        """The database, the way to the broker, and what counts them where anybody can ask for the numbers."""
+        self.database: Database
+        self.publisher: Publisher
+        self.queue: MailQueue
+        self.metrics: Metrics | None = None
+        if web_address(self.config) is None:
+            self.database = Database(self.settings.database)
+            self.publisher = Publisher(self._connect)
+            self.queue = MailQueue(self.publisher)
+            return
+        from mail_service.counting import CountedDatabase, CountedPublisher, CountedQueue  # noqa: PLC0415 - see metrics
+        from mail_service.metrics import Metrics  # noqa: PLC0415
+
+        self.metrics = Metrics(self.settings)
+        self.database = CountedDatabase(self.settings.database, self.metrics)
+        self.publisher = CountedPublisher(self._connect, self.metrics)
+        self.queue = CountedQueue(self.publisher, self.metrics)
+
+    def _bouncer(self) -> Callable[[Envelope, Mail], None] | None:
+        bounce = self.settings.bounce
+        if not bounce.to_sender:
+            return None
+        factory = import_from_path(bounce.factory) if bounce.factory else None
+        return Bouncer(self.settings, self.ledger, self.queue, factory).report
+
+    def _connect(self) -> Any:
+        return connecting.connection(self.config)
+
+    def holds_of(self, mailer: str, tenant: str | None) -> list[Hold]:
+        """The hold of a mailer as a whole, if it is held."""
+        found = self.mailers.get(mailer, tenant)
+        holds = self.keeper.holds() if found is not None else []
+        return [hold for hold in holds if found is not None and hold.mailer == found.name and not hold.sender]
 
     @property
     def workers(self) -> int:
@@ -151,6 +225,7 @@ class Runtime:
 
     def close(self) -> None:
         """Close every connection."""
+        self._watching.kill()
         self.publisher.close()
         self.database.close()
         self.mailers.close()
@@ -202,7 +277,7 @@ class Runtime:
         error = f"it was returned to its queue {topology.DELIVERY_LIMIT} times without an end; it may end the process"
         try:
             self._log_parked_mail(body, error)
-        except StoreDown:
+        except (StoreDown, PublishFailed):
             raise
         except Exception:  # noqa: BLE001 - whatever is odd about it, it has to be stored
             self.log_raw(body, status="failed", error=error)
@@ -219,6 +294,8 @@ class Runtime:
             )
             self.ledger.record(Change(mail=mail, content=body))
             self.announcer.change(mail, [envelope.reply_to] if envelope.reply_to else [])
+        if self.report is not None and mail.digest == copy.mail.digest:
+            self.report(envelope, mail)
 
     def _check_database(self) -> None:
         """A database of another version ends the start; one that is away is waited for by those who need it."""
@@ -239,8 +316,6 @@ def _name_what_does_nothing_yet(settings: Settings) -> None:
         for key in ("limit",)
         if getattr(mailer, key)
     ]
-    if settings.bounce.to_sender:
-        idle.append("mail.bounce.to_sender")
     if idle:
         _log.warning("nothing acts on these settings yet: %s", ", ".join(idle))
 

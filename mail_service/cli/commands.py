@@ -1,4 +1,4 @@
-"""All commands but those of the error log."""
+"""The commands that are about the service as a whole, sending and looking; the others are added here."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import Any
 import click
 
 from mail_service import __version__
-from mail_service.cli import tables
+from mail_service.cli import flow, tables
 from mail_service.cli.common import Call, Group, common_options, filter_options
+from mail_service.cli.drain import drain
 from mail_service.cli.errorlog import errors
 from mail_service.errors import ConfigurationError
 from mail_service.outcome import FINAL, Status
@@ -27,6 +28,9 @@ def main() -> None:
 
 
 main.add_command(errors)
+main.add_command(drain)
+for command in flow.COMMANDS:
+    main.add_command(command)
 
 
 @main.command()

@@ -26,6 +26,8 @@ def check_imports(settings: Settings) -> list[str]:
     found["mail.classifier"] = _function_problem(settings.classifier)
     if settings.tenant_mailers is not None:
         found["mail.tenant_mailers"] = _function_problem(settings.tenant_mailers)
+    if settings.bounce.factory is not None:
+        found["mail.bounce.factory"] = _function_problem(settings.bounce.factory)
     return [f"{path}: {problem}" for path, problem in found.items() if problem is not None]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Collection, Mapping
 
 from mail_service.errors import ConfigurationError
@@ -26,6 +27,8 @@ _KEYS = (
     "backoff",
     "classifier",
     "bounce",
+    "redirect_to",
+    "allow_recipients",
     "max_size",
     "hold_probe",
     "attempt_timeout",
@@ -35,6 +38,8 @@ _LARGEST_MESSAGE = 128 * 1024 * 1024
 #: seconds; RabbitMQ takes a message away from a consumer after 30 minutes, and another one would then send it too
 _LONGEST_ATTEMPT = 1500
 _LONGEST_PROBE = 86_400
+#: an address, or a pattern of addresses
+_PATTERN = re.compile(r"[^@\s<>,;]+@[^@\s<>,;]+")
 
 
 def load_settings(config: Mapping[str, object]) -> Settings:
@@ -56,6 +61,9 @@ def _check_nameko_keys(config: Mapping[str, object], mistakes: Mistakes) -> None
     if "AMQP_URI" in config and not _is_url(config["AMQP_URI"]):
         # its value is not shown: even where it is no URL, there may be a password in it
         mistakes.add("AMQP_URI", "expected a URL like pyamqp://user:password@host:5672/vhost")
+    if not _is_web_address(config.get("WEB_SERVER_ADDRESS")):
+        address = shown(config["WEB_SERVER_ADDRESS"])
+        mistakes.add("WEB_SERVER_ADDRESS", f"expected [address:]port like 127.0.0.1:8000, got {address}")
     if "max_workers" in config:
         Section(config, "", mistakes).whole("max_workers", 10, least=1)
     if "mail" not in config:
@@ -67,6 +75,12 @@ def _note_a_misspelt_section(config: Mapping[str, object], mistakes: Mistakes) -
     for key in config:
         if difflib.get_close_matches(str(key).lower(), ["mail"], cutoff=0.75):
             mistakes.add(str(key), "unknown section, and there is no section mail; did you mean mail?")
+
+
+def _is_web_address(value: object) -> bool:
+    """Whether nameko can listen there, or nobody asks for it."""
+    found = re.fullmatch(r"(?:[^:\s]+:)?(\d{1,5})", str(value))
+    return value is None or (found is not None and not isinstance(value, bool) and 0 < int(found[1]) < 65536)
 
 
 def _is_url(value: object) -> bool:
@@ -84,13 +98,15 @@ def _read_mail(mail: Section) -> Settings:
         mailers=mailers,
         routing=read_routing(mail, mailers, tenants),
         tenants=tenants,
-        tenant_mailers=_read_tenant_mailers(mail),
+        tenant_mailers=_read_optional_path(mail, "tenant_mailers", "myproject.mail.mailers_of"),
         database=database.read_url(mail, defaults.database),
         event_sources=mail.names("event_sources"),
         schedules=schedules,
         backoff=_read_backoff(mail, schedules),
         classifier=_read_dotted_path(mail, "classifier", defaults.classifier),
-        bounce=Bounce(to_sender=mail.section("bounce", ["to_sender"]).flag("to_sender", default=False)),
+        bounce=_read_bounce(mail, mailers),
+        redirect_to=_read_redirect_to(mail),
+        allow_recipients=_read_allow_recipients(mail),
         max_size=mail.whole(
             "max_size", defaults.max_size, what="a whole number of bytes", least=1, most=_LARGEST_MESSAGE
         ),
@@ -108,6 +124,25 @@ def _read_default_from(mail: Section, default: str) -> str:
     return value
 
 
+def _read_redirect_to(mail: Section) -> str | None:
+    if mail.values.get("redirect_to") is None:
+        return None
+    value = mail.text("redirect_to", "", what="a bare address like staging@example.org")
+    if value and not (is_mailbox(value) and _PATTERN.fullmatch(value) and "*" not in value):
+        mail.wrong("redirect_to", "a bare address like staging@example.org", value)
+    return value or None
+
+
+def _read_allow_recipients(mail: Section) -> tuple[str, ...] | None:
+    if mail.values.get("allow_recipients") is None:
+        return None
+    patterns = mail.names("allow_recipients")
+    for pattern in patterns:
+        if not _PATTERN.fullmatch(pattern):
+            mail.wrong("allow_recipients", "patterns of addresses like *@example.org", pattern)
+    return patterns
+
+
 def _read_dotted_path(section: Section, key: str, default: str) -> str:
     value = section.text(key, default, what="a dotted path")
     if not is_dotted_path(value):
@@ -115,14 +150,27 @@ def _read_dotted_path(section: Section, key: str, default: str) -> str:
     return value
 
 
-def _read_tenant_mailers(mail: Section) -> str | None:
+def _read_optional_path(section: Section, key: str, example: str) -> str | None:
     # null is the default, and what check-config prints
-    if mail.values.get("tenant_mailers") is None:
+    if section.values.get(key) is None:
         return None
-    value = mail.text("tenant_mailers", "", what="a dotted path like myproject.mail.mailers_of")
+    value = section.text(key, "", what=f"a dotted path like {example}")
     if value and not is_dotted_path(value):
-        mail.wrong("tenant_mailers", "a dotted path like myproject.mail.mailers_of", value)
+        section.wrong(key, f"a dotted path like {example}", value)
     return value or None
+
+
+def _read_bounce(mail: Section, mailers: Collection[str]) -> Bounce:
+    bounce = mail.section("bounce", ["to_sender", "mailer", "whole", "factory"])
+    mailer = None if bounce.values.get("mailer") is None else bounce.text("mailer", None, what="the name of a mailer")
+    if mailer is not None and mailer not in mailers:
+        bounce.mistakes.add(bounce.at("mailer"), f"no mailer is called {shown(mailer)}; {nearest(mailer, mailers)}")
+    return Bounce(
+        to_sender=bounce.flag("to_sender", default=False),
+        mailer=mailer,
+        whole=bounce.flag("whole", default=False),
+        factory=_read_optional_path(bounce, "factory", "myproject.mail.report_of"),
+    )
 
 
 def _read_backoff(mail: Section, schedules: Mapping[str, Schedule]) -> DoorSchedules:

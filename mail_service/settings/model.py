@@ -116,6 +116,12 @@ class Bounce:
 
     #: send an RFC 3464 report to the envelope sender
     to_sender: bool = False
+    #: the mailer of the report; None is as for any mail
+    mailer: str | None = None
+    #: return the whole mail in it, not its header alone
+    whole: bool = False
+    #: dotted path of ``(record, report) -> message or None``: another message in its place, or none
+    factory: str | None = None
 
 
 FILE_BACKEND: Final = "django.core.mail.backends.filebased.EmailBackend"
@@ -162,6 +168,10 @@ class Settings:
     #: dotted path of ``(exception, context) -> Diagnosis``
     classifier: str = "mail_service.diagnosis.diagnose"
     bounce: Bounce = field(default_factory=Bounce)
+    #: who gets all mail to those that *allow_recipients* does not allow; a bare address
+    redirect_to: str | None = None
+    #: patterns of the only addresses mailed, such as ``*@example.org``; None is all, or with *redirect_to* none
+    allow_recipients: tuple[str, ...] | None = None
     #: bytes of a message's JSON, above which it is refused; 25 MB, a MB being 1,000,000 bytes
     max_size: int = 25_000_000
     #: seconds; held mail is looked at again at least this often
@@ -187,7 +197,14 @@ class Settings:
             "schedules": {name: _schedule_as_configured(schedule) for name, schedule in self.schedules.items()},
             "backoff": {"send": self.backoff.send, "submit": self.backoff.submit, "event": self.backoff.event},
             "classifier": self.classifier,
-            "bounce": {"to_sender": self.bounce.to_sender},
+            "bounce": {
+                "to_sender": self.bounce.to_sender,
+                "mailer": self.bounce.mailer,
+                "whole": self.bounce.whole,
+                "factory": self.bounce.factory,
+            },
+            "redirect_to": self.redirect_to,
+            "allow_recipients": self.allow_recipients,
             "max_size": self.max_size,
             "hold_probe": self.hold_probe,
             "attempt_timeout": self.attempt_timeout,

@@ -325,3 +325,47 @@ def test_run_starts_the_service_and_stops_it(amqp_uri: str, tmp_path: Path) -> N
     finally:
         process.terminate()
     assert process.wait(30) == 0
+
+
+def test_who_is_suppressed_is_listed_and_not_mailed(shell: Shell) -> None:
+    person = shell.house.person()
+
+    entry = shell.answer("suppress", person, "--reason", "asked us to stop")
+    status, _, _ = shell("send", "-", given=json.dumps(mail(person)))
+
+    assert entry["address"] == person
+    assert status == 1
+    assert shell.house.mails_to(person) == []
+    _, listed, _ = shell("suppressions", "--csv")
+    assert f"{person},,asked us to stop,{entry['since']}," in listed.splitlines()
+    assert shell.answer("unsuppress", person) is True
+    assert shell.answer("unsuppress", person) is False
+
+
+def test_mail_is_paused_explained_put_off_cancelled_and_forgotten(shell: Shell) -> None:
+    person = shell.house.person()
+    paused = shell.answer("pause", "--tenant", person, "--reason", "moving")
+    shell.answer(
+        "send",
+        "--no-wait",
+        "-",
+        "--option",
+        f"tenant={person}",
+        "--option",
+        f"id={person}",
+        given=json.dumps(mail(person)),
+    )
+    shell.house.becomes(person, "held")
+
+    assert paused in shell.answer("pauses")
+    story = shell("explain", person)[1]
+    assert "moving" in story
+    assert f"`mail-service resume --tenant {person}`" in story
+    record = shell.answer("reschedule", person, "2040-01-01")
+    assert record["next_attempt_at"] == "2040-01-01T00:00:00.000000+00:00"
+    assert shell.answer("resume", "--tenant", person) == [paused]
+    assert shell.answer("cancel", person)["status"] == "discarded"
+    status, _, problem = shell("cancel", person)
+    assert (status, "does not wait" in problem) == (1, True)
+    assert shell.answer("forget", person) == 1
+    assert person not in json.dumps(shell.answer("errors", "show", person)["record"]["recipients"])

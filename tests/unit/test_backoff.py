@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Mapping
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from nameko_amqp_retry import Backoff, entrypoint_retry
 
@@ -18,6 +18,8 @@ from mail_service.backoff import (
     spread,
 )
 from mail_service.settings import DynamicSchedule, FixedSchedule, Schedule
+
+from ..support.messages import examples
 
 NOW_MS = 1_800_000_000_000
 LONGEST_MS = topology.LEVELS_MS[-1]
@@ -205,6 +207,7 @@ schedules: st.SearchStrategy[Schedule] = st.one_of(
 )
 
 
+@settings(max_examples=examples(30))
 @given(schedules, st.floats(min_value=0, max_value=1, exclude_max=True))
 def test_the_levels_of_a_schedule_cover_every_delay_that_it_can_make(schedule: Schedule, draw: float) -> None:
     levels = levels_of(schedule)

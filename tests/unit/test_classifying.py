@@ -42,7 +42,7 @@ def reply(code: int, text: bytes = b"text") -> smtplib.SMTPDataError:
         ({"transient": [Exception], "permanent": [Busy]}, Kind.PERMANENT),
         ({"transient": [Busy], "permanent": [Exception]}, Kind.TRANSIENT),
         ({"transient": [Busy], "held": [VeryBusy]}, Kind.CONFIGURATION),
-        ({"transient": (cls for cls in [Busy])}, Kind.TRANSIENT),
+        pytest.param({"transient": (cls for cls in [Busy])}, Kind.TRANSIENT, id="a generator"),
         ({"transient": [KeyError, "TimeoutError", "smtplib.SMTPException"]}, Kind.PERMANENT),
     ],
     ids=str,

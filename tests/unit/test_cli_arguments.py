@@ -107,6 +107,16 @@ COMMANDS = [
     ["purge", "--older-than-days", "1"],
     ["check-config"],
     ["health"],
+    ["suppress", "ann@example.org"],
+    ["unsuppress", "ann@example.org"],
+    ["suppressions"],
+    ["pause"],
+    ["resume"],
+    ["pauses"],
+    ["explain", "x"],
+    ["cancel", "x"],
+    ["reschedule", "x", "2026-11-22T03:00:00Z"],
+    ["forget", "ann@example.org"],
 ]
 
 
@@ -450,3 +460,163 @@ def test_commands_start_without_eventlet_and_nameko() -> None:
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
 
     assert done.stdout == "[]\n"
+
+
+ENTRY = {
+    "address": "ann@example.org",
+    "tenant": None,
+    "reason": "bounced",
+    "since": "2026-11-22T03:00:00",
+    "until": None,
+}
+PAUSE = {
+    "mailer": "other",
+    "tenant": None,
+    "priority": None,
+    "reason": "moving",
+    "since": "2026-11-22T03:00:00.000000+00:00",
+    "until": None,
+}
+
+
+@pytest.mark.parametrize(
+    ("args", "call"),
+    [
+        (
+            ["suppress", "ann@example.org", "--reason", "why"],
+            ("suppress", {"address": "ann@example.org", "reason": "why"}),
+        ),
+        (
+            ["suppress", "@example.org", "--tenant", "acme", "--until", "2026-11-23"],
+            (
+                "suppress",
+                {"address": "@example.org", "tenant": "acme", "until": "2026-11-23T00:00:00.000000+00:00"},
+            ),
+        ),
+        (["pause"], ("pause", {})),
+        (
+            ["pause", "--mailer", "m", "--tenant", "t", "--priority", "bulk", "--seconds", "1.5", "--reason", "r"],
+            ("pause", {"mailer": "m", "tenant": "t", "priority": "bulk", "seconds": 1.5, "reason": "r"}),
+        ),
+        (["resume", "--mailer", "m", "--reason", "r"], ("resume", {"mailer": "m"})),
+        (["resume", "--seconds", "60"], ("resume", {"seconds": 60.0})),
+        (["suppressions", "--limit", "5", "--after", "a@b"], ("suppressions", {"limit": 5, "after": "a@b"})),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_what_is_steered_is_asked_for_by_name(
+    run: Run, service: FakeService, args: list[str], call: tuple[str, dict[str, Any]]
+) -> None:
+    service.answers = {"suppress": ENTRY, "pause": PAUSE, "resume": [PAUSE], "suppressions": [ENTRY]}
+
+    result = run(*args)
+
+    assert result.exit_code == 0
+    assert service.calls == [(call[0], (), call[1])]
+
+
+@pytest.mark.parametrize(
+    ("args", "call"),
+    [
+        (["unsuppress", "a@b", "--reason", "r"], ("unsuppress", ("a@b",))),
+        (["explain", "x"], ("explain", ("x",))),
+        (["cancel", "x"], ("cancel", ("x",))),
+        (["reschedule", "x", "2026-11-22T03:00+01:00"], ("reschedule", ("x", "2026-11-22T02:00:00.000000+00:00"))),
+        (["forget", "a@b"], ("forget", ("a@b",))),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_one_thing_is_asked_for_by_its_name(
+    run: Run, service: FakeService, args: list[str], call: tuple[str, tuple[str, ...]]
+) -> None:
+    story = {"record": RECORD, "timeline": [], "why": "", "next": ""}
+    service.answers = {"unsuppress": True, "explain": story, "cancel": RECORD, "reschedule": RECORD, "forget": 1}
+
+    result = run(*args)
+
+    assert result.exit_code == 0
+    assert service.calls == [(*call, {})]
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["suppress"],
+        ["suppress", "a@b", "--csv", "-"],
+        ["suppress", "--csv", "nowhere.csv"],
+        ["pause", "--priority", "urgent"],
+        ["pause", "--seconds", "0"],
+        ["reschedule", "x", "soon"],
+        ["cancel"],
+    ],
+    ids=" ".join,
+)
+def test_what_cannot_be_steered_is_misuse(run: Run, service: FakeService, args: list[str]) -> None:
+    assert run(*args).exit_code == 2
+    assert service.calls == []
+
+
+def test_a_list_goes_out_as_csv_whole_and_comes_in_again(run: Run, service: FakeService) -> None:
+    pages = [
+        [ENTRY, {**ENTRY, "tenant": "acme", "reason": 'said "no", twice'}],
+        [{**ENTRY, "address": "@b.example"}],
+        [],
+    ]
+    service.answers["suppressions"] = lambda: pages.pop(0)
+    service.answers["suppress"] = ENTRY
+
+    out = run("suppressions", "--csv").stdout
+    asked = [call[2] for call in service.calls]
+    service.calls.clear()
+    result = run("suppress", "--csv", "-", stdin=out)
+
+    assert asked == [
+        {"limit": 1000},
+        {"limit": 1000, "after": "ann@example.org"},
+        {"limit": 1000, "after": "@b.example"},
+    ]
+    assert out.splitlines()[0] == "address,tenant,reason,since,until"
+    assert result.stdout == "3 suppressed\n"
+    assert [call[2] for call in service.calls] == [
+        {"address": "ann@example.org", "reason": "bounced"},
+        {"address": "ann@example.org", "tenant": "acme", "reason": 'said "no", twice'},
+        {"address": "@b.example", "reason": "bounced"},
+    ]
+
+
+def test_csv_without_a_column_of_addresses_is_misuse(run: Run, service: FakeService) -> None:
+    result = run("suppress", "--csv", "-", stdin="ann@example.org\nbob@example.org\n")
+
+    assert result.exit_code == 2
+    assert "`address`" in result.stderr
+    assert service.calls == []
+
+
+@pytest.mark.parametrize(
+    ("command", "answer", "shown"),
+    [
+        ("pauses", [PAUSE], "other 2026-11-22 03:00:00 moving"),
+        ("pauses", [], "nothing is paused"),
+        ("suppressions", [ENTRY], "ann@example.org 2026-11-22 03:00:00 bounced"),
+        ("suppressions", [], "nobody is suppressed"),
+    ],
+)
+def test_lists_are_shown_one_entry_a_line(
+    run: Run, service: FakeService, command: str, answer: list[Any], shown: str
+) -> None:
+    service.answers[command] = answer
+
+    assert shown in [" ".join(line.split()) for line in run(command).stdout.splitlines()]
+
+
+def test_a_story_is_shown_from_the_beginning_to_what_comes_next(run: Run, service: FakeService) -> None:
+    service.answers["explain"] = {
+        "record": RECORD,
+        "timeline": [{"at": "2026-11-22T03:00:00.000000+00:00", "what": "accepted", "text": "accepted\x1b[2J"}],
+        "why": "Because.",
+        "next": "Nothing.",
+    }
+
+    lines = run("explain", "m1").stdout.splitlines()
+
+    assert lines == ["m1: sent", "", "2026-11-22 03:00:00  accepted\ufffd[2J", "", "Because.", "Nothing."]
