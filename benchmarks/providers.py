@@ -1,6 +1,6 @@
 """
-Four providers at once: what the mail of one that is fine notices of one that refuses our key, one that asks for patience
-and one that hangs.
+Four providers at once: what the mail of one that is fine notices of one that refuses our key, one that asks for
+patience and one that hangs.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ PROVIDERS = {
 
 
 def seconds_of_the_fine_one(amqp_uri: str, folder: Path, mails: int, *, alone: bool) -> float:
-    """From its first request to its last, with the mail of all queued before the service starts, one of each in turn."""
+    """From its first request to its last, with all mail queued before the service starts, one of each in turn."""
     names = ["fine"] if alone else list(PROVIDERS)
     with contextlib.ExitStack() as stack:
         servers = {name: stack.enter_context(HttpServer(*PROVIDERS[name])) for name in PROVIDERS}

@@ -234,15 +234,17 @@ def _drain_rate(sink: Sink, amqp_uri: str, folder: Path, mails: int, processes: 
     argv = [sys.executable, "-m", "mail_service.cli", "run", "--config", str(path), "--processes", str(processes)]
     service = Child(argv, env=environment(PYTHONPATH=str(ROOT)), output=folder / "service.log")
     try:
+        sink.await_count(1)
+        start_s = _cpu_seconds(service.pid)
         seconds = sink.await_count(mails)
+        cpu_s = _cpu_seconds(service.pid) - start_s
     finally:
-        cpu_s = _cpu_seconds(service.pid)
         service.stop(grace_s=35)
     return mails / seconds, cpu_s
 
 
 def _cpu_seconds(pid: int) -> float:
-    """CPU of the processes below *pid*, start included."""
+    """CPU of the processes below *pid* so far."""
     ticks = 0
     for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
         fields = Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()

@@ -79,6 +79,19 @@ def level_for(delay_ms: float) -> int:
     return level
 
 
+#: milliseconds; what is held need not come back to the millisecond, and each level is a queue
+_HOLD_STEPS_MS = (510, 1_000, 2_000, 3_000, 5_100, 10_000, 20_000)
+
+
+def hold_levels(probe_s: float) -> list[int]:
+    """
+    The delay levels for held mail, in milliseconds: a few up to *probe_s*, and a few above it for a large backlog.
+    """
+    probe_ms = LEVELS_MS[max(bisect.bisect_right(LEVELS_MS, probe_s * 1000) - 1, 0)]
+    above = (level_for(probe_ms * factor) for factor in (2, 4, 10))
+    return sorted({*(step for step in _HOLD_STEPS_MS if step < probe_ms), probe_ms, *above})
+
+
 def lane_queue_name(lane: str) -> str:
     """The work queue of priority *lane*."""
     return f"mail.send.{VERSION}.{lane}"

@@ -27,7 +27,7 @@ from nameko.messaging import QueueConsumerStopped
 
 from mail_service import topology
 from mail_service.amqp import connecting
-from mail_service.amqp.slots import SLOW_S, Slots
+from mail_service.amqp.slots import Slots
 
 _log = logging.getLogger(__name__)
 
@@ -36,6 +36,8 @@ RECONNECT_S = 1
 LONGEST_RECONNECT_S = 5
 #: seconds until a broker that does not answer a cancel counts as gone
 LONGEST_CANCEL_S = 5
+#: between looks at who is slow, while others wait for a slot, seconds
+LOOK_S = 0.1
 #: A process has to be gone 30 seconds after SIGTERM; attempts are cut short before this.
 LONGEST_STOP_S = 27
 
@@ -132,7 +134,7 @@ class QueueConsumer(NamekoQueueConsumer):
         """Those who are at work may turn out to be slow."""
         if self._slots.is_full and not self._is_looking:
             self._is_looking = True
-            eventlet.spawn_after(SLOW_S, self._look)
+            eventlet.spawn_after(LOOK_S, self._look)
 
     def _look(self) -> None:
         self._is_looking = False

@@ -20,9 +20,18 @@ from mail_service.delivery import BUSY_MS, read
 from mail_service.envelope import Envelope
 from mail_service.errors import InvalidMessage
 from mail_service.ledger import StoreDown
-from mail_service.wiring import Stopping
+from mail_service.wiring import Runtime, Stopping
 
 _log = logging.getLogger(__name__)
+
+
+def declare_all(connection: Connection, runtime: Runtime) -> None:
+    """All queues, exchanges and delay levels that *runtime*'s configuration needs."""
+    settings = runtime.settings
+    levels = levels_for([BUSY_MS, CARRY_MS, STORE_AGAIN_MS]).union(topology.hold_levels(settings.hold_probe))
+    levels = levels.union(*(levels_of(schedule) for schedule in settings.schedules.values()))
+    topology.declare_all(connection, settings.event_sources, levels)
+    runtime.queue.are_declared(levels)
 
 
 class LaneConsumer(Consumer):
@@ -38,12 +47,33 @@ class LaneConsumer(Consumer):
 
     def declare(self, connection: Connection) -> None:
         """All queues, exchanges and delay levels of this configuration."""
-        settings = self.runtime.settings
-        levels = levels_for([settings.hold_probe * 1000, BUSY_MS, CARRY_MS, STORE_AGAIN_MS])
-        levels = levels.union(*(levels_of(schedule) for schedule in settings.schedules.values()))
-        topology.declare_all(connection, settings.event_sources, levels)
-        self.runtime.queue.are_declared(levels)
+        declare_all(connection, self.runtime)
         super().declare(connection)
+
+    def handle_delivery(self, message: Message) -> None:
+        """Start a worker, unless the mail has to wait for its mailer anyway."""
+        headers = message.headers or {}
+        wait_ms = self.runtime.courier.glance(raw_body(message), headers)
+        if wait_ms:
+            self._spawn(self._put_off, message, wait_ms)
+        else:
+            super().handle_delivery(message)
+
+    def _put_off(self, message: Message, wait_ms: int) -> None:
+        """The successor is all that this copy was."""
+        more = {topology.REDELIVERED: True} if message.delivery_info.get("redelivered") else {}
+        try:
+            self.runtime.queue.delay(
+                raw_body(message),
+                queue=self.queue.name,
+                delay_ms=wait_ms,
+                headers=kept_headers(message) | more,
+                message_id=message.properties.get("message_id"),
+            )
+        except Exception as problem:
+            self.leave(message, problem)
+        else:
+            self.queue_consumer.ack_message(message)
 
     def arguments(self, message: Message) -> tuple[Any, ...]:
         delivery = read(

@@ -122,11 +122,11 @@ class Gate:
                 return Wait(seconds=min(self._ramp.turn(now), self._probe_s))
         return Pass(mail_id=mail_id, sender=sender)
 
-    def look(self, now: float) -> float:
+    def look(self, now: float, looks_per_s: float = LOOKS_PER_S) -> float:
         """Seconds until a mail that is held now should look again: after the probe, and not all at once."""
         # a provider may ask for an hour: somebody may have mended it, or the mail may expire, long before
         first = min(max(self.closed.until if self.closed else now, now), now + self._probe_s)
-        self._next_look = max(first, self._next_look + 1 / LOOKS_PER_S)
+        self._next_look = max(first, self._next_look + 1 / looks_per_s)
         return self._next_look - now
 
     def succeeded(self, given: Pass, now: float) -> bool:
@@ -207,6 +207,11 @@ class Gate:
         self.closed = None
         self._failed.clear()
         self._next_look = now
+
+    @property
+    def pace(self) -> float:
+        """Mails a second that went through when it was last in use."""
+        return self._pace.peak
 
     def probe_soon(self, now: float) -> None:
         """Somebody asked for an attempt now: the next mail is a probe."""

@@ -8,6 +8,7 @@ once. While the database is away each process goes by what it sees itself.
 
 from __future__ import annotations
 
+import bisect
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -32,10 +33,16 @@ _WEIGHT = (Kind.TRANSIENT, Kind.UNKNOWN, Kind.THROTTLED, Kind.CONFIGURATION)
 _ANSWERS = ("smtp", "http")
 #: between looks at what other processes share, where no claim tells of it, seconds
 REFRESH_S = 1.0
+#: mails that become held, in one process: each second, and at once when there were none for a while
+HOLDS_PER_S = 20.0
+HOLDS_AT_ONCE = 50.0
 #: an attempt that takes longer is slow, seconds; a usual one takes a tenth of this
 SLOW_S = 0.5
 #: until mail of a mailer that is slow and has enough to do looks again, seconds
 CROWDED_S = 0.5
+LOOKS_AT_CROWDED_PER_S = 10.0
+#: between counts of what is held, seconds
+COUNT_AGAIN_S = 0.25
 #: until what the database did not take is offered again, seconds
 SHARE_AGAIN_S = 2.0
 #: A hold is looked at a little more often than promised: a delay may be longer by a seventh (see
@@ -93,7 +100,8 @@ class Keeper:
         release: Called in a greenlet of its own when mail that waits for a mailer may go: the mailer, and a function
         that
             answers how many mails a second may go now (0: it is held again).
-        crowd: Attempts of one lane that are slow at which a mailer gets no more of it, in this process; None: no limit.
+        steps_s: The waits that held mail is given, in seconds: the next longer of them, or the longest. Empty: any.
+        crowd: Attempts of one lane above which a mailer that is slow gets no more, in this process; None: no limit.
         monotonic: The clock that it goes by, seconds.
     """
 
@@ -104,6 +112,7 @@ class Keeper:
         hold_probe_s: float,
         tell: Callable[[str, Hold], None],
         release: Callable[[str, Callable[[], float]], object],
+        steps_s: Sequence[float] = (),
         crowd: int | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -112,7 +121,13 @@ class Keeper:
         self._probe_s = hold_probe_s * SOONER
         self._tell = tell
         self._release = release
+        self._steps_s = sorted(steps_s)
         self._crowd = crowd
+        #: mails that may become held, as of *_counted*
+        self._may_hold = HOLDS_AT_ONCE
+        self._counted = monotonic()
+        self._count_again = 0.0
+        self._is_any_held = False
         #: by mailer and lane: who is with it, and since when
         self._with: dict[tuple[str, str], dict[int, float]] = {}
         self._gates: dict[tuple[str, str], Gate] = {}
@@ -130,7 +145,8 @@ class Keeper:
         now = self._now()
         if self.is_crowded(mailer, lane):
             return Held(
-                seconds=self._gate(mailer).look(now) + CROWDED_S, text=f"mailer {mailer} is slow and has enough to do"
+                seconds=self._look_at_crowded(mailer, now),
+                text=f"mailer {mailer} is slow and has enough to do",
             )
         own = self._gates.get((mailer, sender)) if sender else None
         if own is not None and own.closed is not None and now < own.closed.until:
@@ -153,7 +169,12 @@ class Keeper:
         if self._crowd is None or not those or len(those) < self._crowd:
             return False
         now = self._now()
-        return sum(now - since > SLOW_S for since in those.values()) >= self._crowd
+        return sum(now - since > SLOW_S for since in those.values()) * 2 >= len(those)
+
+    def _look_at_crowded(self, mailer: str, now: float) -> float:
+        """Seconds until a mail of a mailer that is slow looks again: often enough to keep it busy."""
+        gate = self._gate(mailer)
+        return self._rounded(gate.look(now, max(LOOKS_AT_CROWDED_PER_S, 3 * gate.pace)) + CROWDED_S)
 
     def look(self, mailer: str, sender: str, lane: str = "normal") -> float | None:
         """Seconds until a mail that is held already should look again; None when it should ask now."""
@@ -161,12 +182,41 @@ class Keeper:
             self._refresh()
         now = self._now()
         if self.is_crowded(mailer, lane):
-            return self._gate(mailer).look(now) + CROWDED_S
+            return self._look_at_crowded(mailer, now)
         for key in ((mailer, sender), (mailer, "")):
             gate = self._gates.get(key)
             if gate is not None and gate.closed is not None and now < gate.closed.until:
-                return gate.look(now)
+                return self._rounded(gate.look(now))
         return None
+
+    @property
+    def has_work_to_put_off(self) -> bool:
+        """Whether any mailer is held or has enough to do, as of a moment ago: else nobody needs to look closer."""
+        now = self._now()
+        if now >= self._count_again:
+            self._count_again = now + COUNT_AGAIN_S
+            self._is_any_held = any(gate.closed for gate in self._gates.values()) or any(
+                self.is_crowded(*key) for key in self._with
+            )
+        return self._is_any_held
+
+    def put_off(self, mailer: str) -> float | None:
+        """
+        Seconds until a mail that nobody waits for comes back untouched, its mailer being held; None when it should ask.
+
+        To hold a mail costs as much as to send one, and there may be thousands at once: so many a second become held
+        that the mail of other mailers does not notice, and the others when they come back.
+        """
+        gate = self._gates.get((mailer, ""))
+        now = self._now()
+        if gate is None or gate.closed is None or now >= gate.closed.until:
+            return None
+        self._may_hold = min(self._may_hold + (now - self._counted) * HOLDS_PER_S, HOLDS_AT_ONCE)
+        self._counted = now
+        if self._may_hold >= 1:
+            self._may_hold -= 1
+            return None
+        return self._rounded(gate.look(now))
 
     def note(self, ticket: Ticket, receipts: Sequence[Receipt]) -> None:
         """Tell how an attempt went. Never raises and never waits."""
@@ -252,13 +302,18 @@ class Keeper:
         return gate
 
     def _held(self, mailer: str, gate: Gate, now: float, seconds: float | None = None) -> Held:
-        seconds = gate.look(now) if seconds is None else seconds
+        seconds = self._rounded(gate.look(now) if seconds is None else seconds)
         if gate.closed is None:
             return Held(seconds=seconds, text=f"mailer {mailer} was held, and its mail goes on little by little")
         since = clock.iso(clock.later(gate.closed.since - now))
         return Held(
             seconds=seconds, text=f"mailer {mailer} is held since {since} ({gate.closed.reason}): {gate.closed.text}"
         )
+
+    def _rounded(self, seconds: float) -> float:
+        if not self._steps_s:
+            return seconds
+        return self._steps_s[min(bisect.bisect_left(self._steps_s, seconds), len(self._steps_s) - 1)]
 
     def _catch_up(self) -> None:
         if self._store.revision != self._revision:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,10 @@ def taken(server: HttpServer) -> Counter[str]:
     return Counter(recipient for recipient, _ in keys)
 
 
+def _have_all(server: HttpServer, everybody: Counter[str]) -> bool:
+    return taken(server) == everybody
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(240)
 def test_the_fine_one_does_not_wait_and_the_others_lose_and_double_nothing(
@@ -106,7 +111,7 @@ def test_the_fine_one_does_not_wait_and_the_others_lose_and_double_nothing(
 
     for name, server in servers.items():
         everybody = Counter(people[name])
-        eventually(lambda server=server, everybody=everybody: taken(server) == everybody, 90, every_s=0.2)
+        eventually(partial(_have_all, server, everybody), 90, every_s=0.2)
         for each in people[name]:
             house.becomes(each, "sent", timeout_s=60)
     assert house.rpc.errors() == []
