@@ -15,6 +15,10 @@ The exceptions that cross our border.
 Over RPC they arrive as nameko's ``RemoteError`` with the class's name as ``exc_type``.
 """
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+
 
 class MailServiceError(Exception):
     """Base of what a caller may catch."""
@@ -54,7 +58,21 @@ class Unavailable(MailServiceError, ConnectionError):
 
 
 class Timeout(MailServiceError, TimeoutError):
-    """No answer in time. A mail that was already handed over goes on."""
+    """
+    No answer in time. A mail that was already handed over goes on.
+
+    *mail_ids* are those of the mails whose outcome is unknown: ask for their ``status`` later, or hand them in again
+    with the same id.
+    """
+
+    def __init__(self, text: str = "", *, mail_ids: Sequence[str] = ()) -> None:
+        super().__init__(text)
+        self.mail_ids = tuple(mail_ids)
+
+    @property
+    def mail_id(self) -> str | None:
+        """The id where it is about one mail, else None."""
+        return self.mail_ids[0] if len(self.mail_ids) == 1 else None
 
 
 class ConfigurationError(Exception):

@@ -53,9 +53,11 @@ def addressed(request: Parcel, *, exchange: str, reply_to: str) -> Parcel:
 
 def no_answer(method: str, kwargs: Mapping[str, Any], timeout_s: float) -> Timeout:
     """What a caller is told whose time is over."""
-    if method == "send":
-        return Timeout(f"no answer to 'send' within {timeout_s:g} s. The mail goes on, with id {kwargs.get('id')}")
-    return Timeout(f"no answer to {method!r} within {timeout_s:g} s: the mail service is not running, or busy")
+    text = f"no answer to {method!r} within {timeout_s:g} s"
+    mail_ids = [str(kwargs["id"])] if method in _MAIL_METHODS and kwargs.get("id") else []
+    if method == "send" and mail_ids:
+        return Timeout(f"{text}. The mail goes on, with id {mail_ids[0]}", mail_ids=mail_ids)
+    return Timeout(f"{text}: the mail service is not running, or busy", mail_ids=mail_ids)
 
 
 def result(reply: bytes | str) -> Any:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import time
+from collections.abc import Callable
 from typing import Any
 
 from amqp import transport as amqp_transport
@@ -19,6 +20,8 @@ from kombu.transport import pyamqp
 _SHORTEST = 0.001
 #: bytes; what goes to the socket at once
 _LARGEST_WRITE = 128 * 1024
+#: bytes; what is taken from the socket at once, a few hundred confirms
+_LARGEST_READ = 4 * 1024
 
 
 class Limit:
@@ -38,10 +41,18 @@ class Limit:
 
 
 class _Bounded:
-    """Part of both transports: connects and writes within the limit, and writes many frames at once where asked to."""
+    """
+    Part of both transports: connects, reads and writes within the limit, and with few system calls.
+
+    py-amqp makes three calls to read a frame and five more for its time limit: a sixth of what handing over a mail
+    costs.
+    """
 
     limit: Limit
     sock: Any
+    #: seconds that a read may wait for its first byte; the limit holds besides
+    patience_s: float | None = None
+    _quick_recv: Callable[[int], bytes]
     #: written by ``release``, or None when nothing is held back
     _held: bytearray | None = None
 
@@ -67,6 +78,18 @@ class _Bounded:
     def _write_now(self, data: bytes | bytearray | memoryview) -> None:
         self.sock.settimeout(self.limit.left_s)
         super().write(data)  # type: ignore[misc]  # of the transport that this is mixed into
+
+    def _setup_transport(self) -> None:
+        super()._setup_transport()  # type: ignore[misc]
+        receive = self._quick_recv
+
+        def receive_within_limit(size: int) -> bytes:
+            left_s = self.limit.left_s
+            self.sock.settimeout(left_s if self.patience_s is None else min(self.patience_s, left_s))
+            # what is too much is kept by the caller for the next frame
+            return receive(max(size, _LARGEST_READ))
+
+        self._quick_recv = receive_within_limit
 
     def _connect(self, host: str, port: int, _timeout: float) -> None:
         addresses = [entry[4][0] for entry in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
@@ -111,8 +134,8 @@ class BoundedConnection(pyamqp.Connection):
             raise
 
     def blocking_read(self, timeout: float | None = None) -> Any:
-        left_s = self.limit.left_s
-        return super().blocking_read(left_s if timeout is None else min(timeout, left_s))
+        self.transport.patience_s = timeout
+        return self.on_inbound_frame(self.transport.read_frame())
 
     def abandon(self) -> None:
         """Close the socket without a word."""

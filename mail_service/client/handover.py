@@ -7,7 +7,6 @@ What is sent again has the same id, so for the service it is the same mail. How 
 
 from __future__ import annotations
 
-import re
 import ssl
 import time
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ from amqp.exceptions import AccessRefused, AMQPError, NotAllowed, PreconditionFa
 from mail_service.client.parcel import Parcel, Progress
 from mail_service.client.wire import Wire
 from mail_service.errors import Unavailable
+from mail_service.sizes import refused_above
 
 #: A connection that breaks or cannot be made, and whatever RabbitMQ says when it closes a connection or channel.
 BROKEN = (OSError, AMQPError)
@@ -27,24 +27,27 @@ _HOPELESS = (AccessRefused, NotAllowed, ssl.SSLCertVerificationError)
 _FIRST_PAUSE_S = 0.05
 _LONGEST_PAUSE_S = 0.5
 
-#: RabbitMQ 3.10: "message size 17 is larger than max size 16"; 4.0: "... larger than configured max size 16"
-_TOO_LARGE = re.compile(r"larger than .*?max size (\d+)")
 
-
-class Outage:
-    """What a client's threads know about the broker."""
+class Broker:
+    """What a client's threads know about RabbitMQ."""
 
     #: Somebody tried in vain for as long as he was allowed. The next one tries once, so that a web site whose broker is
     #: down is not down as well; the first success ends it.
-    is_known = False
+    is_away = False
+    #: bytes; it refused a message that was larger than this
+    refused_above: int | None = None
+
+    def largest(self, wire: Wire) -> int:
+        """Bytes of the largest message that it takes."""
+        return min(wire.largest, self.refused_above or wire.largest)
 
 
 class Attempts:
     """Tries again until the deadline, a moment of ``time.monotonic``."""
 
-    def __init__(self, deadline: float, outage: Outage) -> None:
+    def __init__(self, deadline: float, broker: Broker) -> None:
         self._deadline = deadline
-        self._outage = outage
+        self.broker = broker
         self._pause_s = _FIRST_PAUSE_S
 
     def open(self, wire: Wire) -> None:
@@ -53,15 +56,15 @@ class Attempts:
             try:
                 wire.open(self._deadline)
             except BROKEN as exc:
-                if self._outage.is_known:
+                if self.broker.is_away:
                     raise
                 try:
                     self.bear(exc)
                 except BROKEN:
-                    self._outage.is_known = True
+                    self.broker.is_away = True
                     raise
             else:
-                self._outage.is_known = False
+                self.broker.is_away = False
                 return
 
     def bear(self, problem: Exception) -> None:
@@ -74,31 +77,41 @@ class Attempts:
 
 def hand_over(wire: Wire, mails: Sequence[Parcel], attempts: Attempts) -> None:
     """
-    Have RabbitMQ confirm all of *mails*, but for those that are too large for it.
+    Have RabbitMQ confirm all of *mails*, but for those that are too large for it, or whose later copies would be.
 
     Raises OSError or AMQPError when that does not succeed in time, and ConfigurationError when a queue has to be
     declared and one of that name exists with other arguments.
     """
-    while waiting := [mail for mail in mails if mail.is_open]:
+    while any(mail.is_open for mail in mails):
         attempts.open(wire)
+        waiting = _fitting(mails, attempts.broker.largest(wire))
+        if not waiting:
+            return
         try:
             wire.publish(wire.unproven(waiting) or waiting)
             for lane in {mail.lane for mail in waiting if mail.lane and mail.progress is Progress.UNROUTABLE}:
                 wire.declare_lane(lane)
         except PreconditionFailed as exc:
-            _find_too_large(waiting, exc)
+            _learn_size(attempts.broker, waiting, exc)
         except BROKEN as exc:
             attempts.bear(exc)
 
 
-def _find_too_large(mails: Sequence[Parcel], exc: PreconditionFailed) -> None:
-    found = _TOO_LARGE.search(exc.reply_text or "")
-    too_large = [mail for mail in mails if found and len(mail.body) > int(found[1])]
-    if not too_large:
-        raise exc
+def _fitting(mails: Sequence[Parcel], largest: int) -> list[Parcel]:
+    """Those that are still to be handed over and may be."""
     for mail in mails:
-        # RabbitMQ closed the channel at the first one, and says nothing about those after it
-        mail.progress = Progress.TOO_LARGE if mail in too_large else mail.progress
+        mail.fit_into(largest)
+    return [mail for mail in mails if mail.is_open]
+
+
+def _learn_size(broker: Broker, mails: Sequence[Parcel], exc: PreconditionFailed) -> None:
+    """RabbitMQ closed the channel at the first message that was too large. Raises *exc* if that was not the reason."""
+    limit = refused_above(exc.reply_text)
+    if limit is None or all(len(mail.body) <= limit for mail in mails):
+        raise exc
+    broker.refused_above = limit
+    for mail in mails:
+        mail.fit_into(limit)
 
 
 def ask(wire: Wire, request: Parcel, correlation_id: str, attempts: Attempts) -> bytes | str:
@@ -117,7 +130,7 @@ def ask(wire: Wire, request: Parcel, correlation_id: str, attempts: Attempts) ->
             if request.progress is Progress.CONFIRMED:
                 return wire.wait_for_reply()
         except PreconditionFailed as exc:
-            _find_too_large([request], exc)
+            _learn_size(attempts.broker, [request], exc)
             raise
         except BROKEN as exc:
             attempts.bear(exc)

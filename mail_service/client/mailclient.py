@@ -13,14 +13,16 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
+from mail_service import sizes, topology
 from mail_service.client import asking, reading
-from mail_service.client.handover import BROKEN, Attempts, Outage, ask, hand_over
+from mail_service.client.handover import BROKEN, Attempts, Broker, ask, hand_over
 from mail_service.client.parcel import Parcel, Progress
 from mail_service.client.wire import Wire
 from mail_service.client.wires import Wires
-from mail_service.envelope import Envelope, seal
-from mail_service.errors import InvalidMessage, MailServiceError, Timeout, Unavailable
+from mail_service.envelope import seal
+from mail_service.errors import InvalidMessage, MailServiceError, NotFound, Timeout, Unavailable
 from mail_service.message import Options, validate
+from mail_service.message.checks import Checked, checked_as_given
 
 DEFAULT_TIMEOUT_S = 10.0
 DEFAULT_MAX_SIZE = 25_000_000
@@ -28,7 +30,7 @@ DEFAULT_MAX_SIZE = 25_000_000
 _BATCH = 2000
 _BATCH_BYTES = 16_000_000
 #: A sender for messages that leave it to the service's ``mail.default_from``; never travels, its domain is reserved.
-_UNKNOWN_SENDER = "unknown@mail-service.invalid"
+UNKNOWN_SENDER = "unknown@mail-service.invalid"
 
 Answer = dict[str, Any]
 
@@ -69,7 +71,7 @@ class MailClient:
         )
         self._host = address.shown
         self._wires = Wires(lambda: Wire(address))
-        self._outage = Outage()
+        self._broker = Broker()
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], **changes: Any) -> Self:
@@ -81,9 +83,9 @@ class MailClient:
         Hand over *message*; returns ``{"id", "status": "queued"}`` once RabbitMQ has it durably.
 
         Raises InvalidMessage before anything is handed over, Unavailable when RabbitMQ has nothing, and Timeout when
-        that is unknown: hand it in again with the id that the text names.
+        that is unknown: hand it in again with the ``mail_id`` of that error as *id*.
         """
-        mail = Parcel.of(self._seal(message, options))
+        mail = self._seal(message, options)
         if problem := self._hand_over([mail]):
             raise problem
         if mail.progress is Progress.TOO_LARGE:
@@ -96,9 +98,15 @@ class MailClient:
 
         Returns an answer for each, in order: ``{"id", "status": "queued"}`` or ``{"error": {"type", "message",
         "field"}}``; one that was valid has its ``id`` beside the error, to hand it in again. Raises Unavailable or
-        Timeout only when RabbitMQ has confirmed none at all.
+        Timeout only when RabbitMQ has confirmed none at all; Timeout's ``mail_ids`` are those whose outcome is unknown.
         """
-        prepared = [self._prepare(message) for message in messages]
+        return self._submit([self._prepare(message) for message in messages])
+
+    def submit_checked(self, mails: Iterable[tuple[Checked, Options]]) -> list[Answer]:
+        """Do as ``submit_many`` with mails that were checked already: what our Django backend hands over."""
+        return self._submit([_sealed(message, options) for message, options in mails])
+
+    def _submit(self, prepared: Sequence[Parcel | InvalidMessage]) -> list[Answer]:
         mails = [mail for mail in prepared if isinstance(mail, Parcel)]
         problem = None
         for batch in _batches(mails):
@@ -113,18 +121,28 @@ class MailClient:
         Have *message* delivered and wait for it; returns the record.
 
         Raises what the delivery raised (DeliveryFailed, Expired, Conflict, InvalidMessage), and Timeout when that takes
-        longer than *timeout* seconds: the mail goes on all the same.
+        longer than *timeout* seconds: the mail goes on all the same, and ``status`` of the error's ``mail_id`` tells.
         """
         chosen = Options.parse(options)
         message = self._with_sender(message)
-        validate(message, default_from=_UNKNOWN_SENDER, max_size=self._max_size)
+        validate(message, default_from=UNKNOWN_SENDER, max_size=self._max_size)
         # an id of ours: a request that has to be repeated is the same mail
         options = {**chosen.to_json(), "id": chosen.id or str(uuid.uuid4())}
         return dict(self.call("send", message, timeout=timeout, **options))
 
     def status(self, id: str) -> Answer:  # noqa: A002  # the contract's name
-        """Return the record of a mail. Raises NotFound."""
-        return dict(self.call("status", id))
+        """
+        Return the record of a mail. Raises NotFound.
+
+        That may be too early: a mail from ``submit`` is in RabbitMQ, and known to the service once a worker has taken
+        it. The text then says how many mails wait.
+        """
+        try:
+            return dict(self.call("status", id))
+        except NotFound as exc:
+            if waiting := self._waiting():
+                raise NotFound(f"{exc} yet; {waiting:,} mails wait for a worker, and it may be one of them") from None
+            raise
 
     def call(self, method: str, *args: Any, timeout: float | None = None, **kwargs: Any) -> Any:
         """
@@ -138,7 +156,7 @@ class MailClient:
         with self._wires.lent() as wire:
             request = asking.addressed(request, exchange=wire.rpc_exchange, reply_to=wire.reply_key)
             try:
-                reply = ask(wire, request, correlation_id, Attempts(time.monotonic() + timeout_s, self._outage))
+                reply = ask(wire, request, correlation_id, Attempts(time.monotonic() + timeout_s, self._broker))
             except Unavailable:
                 # is a ConnectionError too
                 raise
@@ -155,9 +173,19 @@ class MailClient:
         with self._wires.lent() as wire:
             try:
                 wire.open(time.monotonic() + self._timeout_s)
-                return bool(wire.consumers(asking.QUEUE))
+                _, consumers = wire.look_at(asking.QUEUE)
+                return bool(consumers)
             except BROKEN as exc:
                 raise Unavailable(self._reason(exc, wire)) from exc
+
+    def _waiting(self) -> int:
+        """How many mails wait in the work queues; 0 when that cannot be found out now."""
+        with self._wires.lent() as wire:
+            try:
+                wire.open(time.monotonic() + self._timeout_s)
+                return sum(wire.look_at(topology.lane_queue_name(lane))[0] for lane in topology.LANES)
+            except BROKEN:
+                return 0
 
     def close(self) -> None:
         """Close this process's connections. The client can be used again; it then makes new ones."""
@@ -176,23 +204,22 @@ class MailClient:
             return {**message, "from_email": self._default_from}
         return message
 
-    def _seal(self, message: Any, options: Any) -> Envelope:
+    def _seal(self, message: Any, options: Any) -> Parcel:
         chosen = Options.parse(options)
         message = self._with_sender(message)
-        canonical = validate(message, default_from=_UNKNOWN_SENDER, max_size=self._max_size)
-        return seal(message, chosen.to_json(), door="submit", sender=canonical["from_email"])
+        return _sealed(checked_as_given(message, default_from=UNKNOWN_SENDER, max_size=self._max_size), chosen)
 
     def _prepare(self, message: Any) -> Parcel | InvalidMessage:
         try:
             if not isinstance(message, Mapping):
                 return InvalidMessage("message", "must be an object")
             bare = {name: value for name, value in message.items() if name != "options"}
-            return Parcel.of(self._seal(bare, message.get("options")))
+            return self._seal(bare, message.get("options"))
         except InvalidMessage as exc:
             return exc
 
     def _hand_over(self, mails: Sequence[Parcel]) -> MailServiceError | None:
-        attempts = Attempts(time.monotonic() + self._timeout_s, self._outage)
+        attempts = Attempts(time.monotonic() + self._timeout_s, self._broker)
         with self._wires.lent() as wire:
             try:
                 hand_over(wire, mails, attempts)
@@ -210,7 +237,7 @@ class MailClient:
         if mail.progress is Progress.TOO_LARGE:
             return {"id": mail.id, "error": _described(_too_large(mail))}
         if mail.progress is Progress.WRITTEN:
-            return {"id": mail.id, "error": _described(Timeout(str(problem)))}
+            return {"id": mail.id, "error": _described(Timeout(str(problem), mail_ids=[mail.id]))}
         return {
             "id": mail.id,
             "error": _described(Unavailable("not handed over, since others before it did not get through")),
@@ -223,13 +250,19 @@ class MailClient:
             return Unavailable(f"{reason}. Nothing was handed over")
         what = f"the mail {unknown[0]}" if len(unknown) == 1 else f"{len(unknown)} mails"
         return Timeout(
-            f"{reason}. Whether it has {what} is unknown: hand it in again with the same id, and it stays one mail"
+            f"{reason}. Whether it has {what} is unknown: hand it in again with the same id, and it stays one mail",
+            mail_ids=unknown,
         )
 
     def _reason(self, exc: Exception, wire: Wire) -> str:
         if wire.is_blocked:
             return f"RabbitMQ at {self._host} takes no messages now, for lack of memory or disk space"
         return f"RabbitMQ at {self._host} {reading.reason(exc)}"
+
+
+def _sealed(mail: Checked, options: Options) -> Parcel:
+    envelope = seal(mail.message, options.to_json(), door="client", sender=mail.sender)
+    return Parcel.of(envelope, mail.text)
 
 
 def _batches(mails: Sequence[Parcel]) -> Iterator[list[Parcel]]:
@@ -247,7 +280,7 @@ def _batches(mails: Sequence[Parcel]) -> Iterator[list[Parcel]]:
 
 
 def _too_large(mail: Parcel) -> InvalidMessage:
-    return InvalidMessage("message", f"has {len(mail.body):,} bytes as JSON, more than RabbitMQ is configured to take")
+    return InvalidMessage("message", sizes.too_large(len(mail.body), mail.limit))
 
 
 def _described(exc: MailServiceError) -> dict[str, Any]:

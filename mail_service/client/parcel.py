@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from mail_service import envelope, topology
+from mail_service import envelope, sizes, topology
 
 #: bytes that an AMQP property may have; an id of 200 characters may have more, and the body has it in any case
 _LONGEST_SHORTSTR = 255
@@ -42,11 +42,19 @@ class Parcel:
     #: of a mail, which queue to declare where there is none
     lane: str | None = None
     progress: Progress = Progress.WAITING
+    #: bytes; of the queue that it is too large for
+    limit: int = 0
 
     @property
     def is_open(self) -> bool:
         """Something is still to be done about it."""
         return self.progress not in (Progress.CONFIRMED, Progress.TOO_LARGE)
+
+    def fit_into(self, largest: int) -> None:
+        """It is too large if RabbitMQ would not take it, or would not take a mail's later copies, which are larger."""
+        room = sizes.ROOM_TO_GROW if self.lane else 0
+        if self.is_open and len(self.body) + room > largest:
+            self.progress, self.limit = Progress.TOO_LARGE, largest
 
     @property
     def amqp_id(self) -> str:
@@ -54,11 +62,11 @@ class Parcel:
         return self.id if len(self.id.encode()) <= _LONGEST_SHORTSTR else envelope.derived_id(self.id)
 
     @classmethod
-    def of(cls, mail: envelope.Envelope) -> Parcel:
+    def of(cls, mail: envelope.Envelope, message_json: str) -> Parcel:
         """A mail, addressed to its lane's work queue."""
         return cls(
             id=mail.id,
-            body=mail.body(),
+            body=mail.body(message_json),
             routing_key=topology.lane_queue_name(mail.lane),
             headers=mail.headers(),
             lane=mail.lane,

@@ -12,16 +12,16 @@ import os
 import socket
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any
 
-from amqp import Message, spec
 from amqp.exceptions import AMQPError, NotFound
 from kombu import Connection, Exchange, Queue
 
-from mail_service import topology
+from mail_service import sizes, topology
+from mail_service.client import frames
 from mail_service.client.bounded import BoundedConnection, Limit, PlainTransport, TLSTransport
 from mail_service.client.parcel import Parcel, Progress
 
@@ -92,11 +92,26 @@ class Refused(ConnectionError):
     """RabbitMQ answered basic.nack: a queue has no leader at the moment, or is full."""
 
 
+class _Guard:
+    """``with`` it, an exception breaks the wire off. No generator: it is entered twice for each mail."""
+
+    def __init__(self, wire: Wire) -> None:
+        self._wire = wire
+
+    def __enter__(self) -> None:
+        """Nothing to prepare."""
+
+    def __exit__(self, kind: type[BaseException] | None, *_error: object) -> None:
+        if kind is not None:
+            self._wire.broke_off()
+
+
 class Wire:
     """A connection with one channel in confirm mode; opened when first used, and again after it broke."""
 
     def __init__(self, address: Address) -> None:
         self._address = address
+        self._guard = _Guard(self)
         self._uri_number = 0
         self._limit = Limit()
         self._connection: Any = None
@@ -128,6 +143,11 @@ class Wire:
         return self._address.rpc_exchange
 
     @property
+    def largest(self) -> int:
+        """Bytes of the largest message that a RabbitMQ of this version takes, if nobody changed that."""
+        return sizes.largest_of(self._amqp_connection.server_properties.get("version", ""))
+
+    @property
     def idle_s(self) -> float:
         """Seconds since it was last used."""
         return time.monotonic() - self._used_at
@@ -135,7 +155,7 @@ class Wire:
     def open(self, deadline: float) -> None:
         """Connect where needed; all work until the next ``open`` ends by *deadline*. Raises OSError or AMQPError."""
         self._limit.deadline = deadline
-        with self._dropped_on_error():
+        with self._guard:
             if self.is_open and self.idle_s > _TRUSTED_S:
                 self._look_for_news()
             if not self.is_open:
@@ -144,7 +164,7 @@ class Wire:
 
     def publish(self, parcels: Sequence[Parcel]) -> None:
         """Write all of *parcels*, then wait for RabbitMQ's word on each. Raises OSError or AMQPError."""
-        with self._dropped_on_error():
+        with self._guard:
             self._wait_while_blocked()
             self._write(parcels)
             self._wait_for_confirms()
@@ -162,27 +182,27 @@ class Wire:
 
     def declare_lane(self, lane: str) -> None:
         """Make the work queue of *lane*, on a channel of its own. Raises ConfigurationError, OSError or AMQPError."""
-        with self._dropped_on_error():
+        with self._guard:
             topology.declare_lane(self._connection, lane)
 
-    def consumers(self, queue: str) -> int | None:
-        """How many consume from *queue* now, or None when there is no such queue."""
-        with self._dropped_on_error():
+    def look_at(self, queue: str) -> tuple[int, int]:
+        """How many messages wait in *queue* now, and how many consume from it; none where there is no such queue."""
+        with self._guard:
             # on a channel of its own: "not found" closes it
             channel = self._amqp_connection.channel()
             try:
-                consumers = int(channel.queue_declare(queue, passive=True).consumer_count)
+                found = channel.queue_declare(queue, passive=True)
             except NotFound:
-                return None
+                return 0, 0
             channel.close()
-            return consumers
+            return found.message_count, found.consumer_count
 
     def listen(self, correlation_id: str) -> None:
         """Be ready for the reply to *correlation_id*; earlier ones that come late are dropped."""
         self._awaited, self._reply = correlation_id, None
         if self._listens:
             return
-        with self._dropped_on_error():
+        with self._guard:
             exchange = Exchange(self._address.rpc_exchange, type="topic", durable=True)
             queue = Queue(self._reply_queue, exchange, self.reply_key, expires=_REPLY_QUEUE_EXPIRES_MS / 1000)
             queue(self._channel).declare()
@@ -234,17 +254,13 @@ class Wire:
     def _reply_queue(self) -> str:
         return f"rpc.reply-mail_service_client-{self.reply_key}"
 
-    @contextlib.contextmanager
-    def _dropped_on_error(self) -> Iterator[None]:
-        try:
-            yield
-        except BaseException:
-            # A publisher that an alarm holds up is whole: all was written, only the confirm is missing. To connect
-            # again would not help, and this connection knows that it is blocked.
-            if not (self.is_blocked and self._limit_is_over() and not self._is_writing):
-                self.drop()
-            self._pending.clear()
-            raise
+    def broke_off(self) -> None:
+        """Work was ended by an exception: drop the connection, unless it is certainly as good as before."""
+        # A publisher that an alarm holds up is whole: all was written, only the confirm is missing. To connect again
+        # would not help, and this connection knows that it is blocked.
+        if not (self.is_blocked and self._limit_is_over() and not self._is_writing):
+            self.drop()
+        self._pending.clear()
 
     def _limit_is_over(self) -> bool:
         return time.monotonic() > self._limit.deadline - _TOLERANCE_S
@@ -287,6 +303,7 @@ class Wire:
 
     def _write(self, parcels: Sequence[Parcel]) -> None:
         transport = self._amqp_connection.transport
+        channel, largest = self._channel.channel_id, self._amqp_connection.frame_max
         self._is_writing = True
         transport.hold_back()
         for parcel in parcels:
@@ -294,12 +311,8 @@ class Wire:
             self._pending[self._last_tag] = parcel
             parcel.progress = Progress.WRITTEN
             # Not channel.basic_publish: it polls the socket before each message, and turns in circles on half a frame.
-            self._channel.send_method(
-                spec.Basic.Publish,
-                "Bssbb",
-                (0, parcel.exchange, parcel.routing_key, True, False),
-                Message(parcel.body, **parcel.amqp_properties()),
-            )
+            for frame in frames.publish(parcel, channel=channel, largest=largest):
+                transport.write(frame)
         transport.release()
         self._is_writing = False
 

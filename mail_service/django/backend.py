@@ -17,7 +17,7 @@ raised all the same, and so is an error of the database that the outbox is in: i
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -30,15 +30,15 @@ from django.core.mail.backends.base import BaseEmailBackend
 from django.utils.timezone import is_naive, make_aware
 
 from mail_service.client import MailClient
+from mail_service.client.mailclient import UNKNOWN_SENDER
 from mail_service.django import settings, statuses
 from mail_service.django.clients import client_for
 from mail_service.django.committing import AfterCommit
 from mail_service.django.errors import as_django_has_it, of_answer, to_answer
 from mail_service.errors import DeliveryFailed, InvalidMessage, MailServiceError, Timeout, Unavailable
-from mail_service.message import Options, dump, validate
-
-#: for messages whose sender is left to the service; only to check them
-_ANY_SENDER = "unknown@mail-service.invalid"
+from mail_service.message import Options
+from mail_service.message.checks import Checked
+from mail_service.message.dumping import checked_dump
 
 
 @dataclass(slots=True, kw_only=True)
@@ -48,8 +48,8 @@ class _Letter:
     email: EmailMessage
     #: fixed here, so that a message whose outcome is unknown can be handed in again as the same mail
     id: str
-    payload: dict[str, Any]
-    options: dict[str, Any]
+    #: None where there is an error
+    mail: tuple[Checked, Options] | None = None
     is_done: bool = False
     error: MailServiceError | None = None
 
@@ -102,8 +102,6 @@ class EmailBackend(BaseEmailBackend):
             return 0
         if not self.settings.on_commit:
             return self._send(letters)
-        for letter in letters:
-            self._check(letter)
         sound = [letter for letter in letters if letter.error is None]
         waiting = AfterCommit(self.settings.on_commit, lambda: self._send(sound))
         self._raise_first(letters)
@@ -117,11 +115,13 @@ class EmailBackend(BaseEmailBackend):
 
     def _letter(self, email: EmailMessage) -> _Letter:
         statuses.note(email, None)
-        letter = _Letter(email=email, id=str(uuid.uuid4()), payload={}, options={})
+        letter = _Letter(email=email, id=str(uuid.uuid4()))
         try:
-            letter.options = {"id": letter.id, **self._options(email)}
-            letter.id = letter.options["id"]
-            letter.payload = dump(email)
+            given = {"id": letter.id, **self._options(email)}
+            letter.id = given["id"]
+            options = Options.parse(given)
+            checked = checked_dump(email, default_from=UNKNOWN_SENDER, max_size=self.settings.max_size)
+            letter.mail = checked, options
         except InvalidMessage as exc:
             letter.fail(exc)
         return letter
@@ -139,8 +139,6 @@ class EmailBackend(BaseEmailBackend):
         if self.settings.wait:
             self._deliver(client, letters)
         elif self.settings.outbox is True:
-            for letter in letters:
-                self._check(letter)
             self._store([letter for letter in letters if letter.error is None])
         else:
             _hand_over(client, [letter for letter in letters if letter.error is None])
@@ -155,7 +153,7 @@ class EmailBackend(BaseEmailBackend):
         # the models of an app that is not installed cannot be imported before Django is set up
         from mail_service.django.outbox.storing import store  # noqa: PLC0415
 
-        mails = [(letter.payload, Options.parse(letter.options).to_json()) for letter in letters]
+        mails = [(message.message, options.to_json()) for message, options in _mails(letters)]
         for letter, answer in zip(letters, store(mails, entry=self.alias), strict=True):
             letter.error, letter.is_done = None, True
             statuses.note(letter.email, answer)
@@ -167,16 +165,6 @@ class EmailBackend(BaseEmailBackend):
                 "EmailBackend() has OUTBOX and a broker other than that of MAIL_SERVICE, which the outbox cannot know "
                 "later. Make it an entry of MAILERS, or give it outbox=False."
             )
-
-    def _check(self, letter: _Letter) -> None:
-        """Notice now what would otherwise be raised after the commit."""
-        if letter.error is not None:
-            return
-        try:
-            Options.parse(letter.options)
-            validate(letter.payload, default_from=_ANY_SENDER, max_size=self.settings.max_size)
-        except InvalidMessage as exc:
-            letter.fail(exc)
 
     def _deliver(self, client: MailClient, letters: Iterable[_Letter]) -> None:
         """One after the other; what comes after an error is sent with fail_silently only, as in Django."""
@@ -220,26 +208,32 @@ def _broker(chosen: settings.Settings) -> tuple[Any, ...]:
     return chosen.amqp_uri, chosen.amqp_ssl, chosen.login_method
 
 
+def _mails(letters: Iterable[_Letter]) -> Iterator[tuple[Checked, Options]]:
+    return (letter.mail for letter in letters if letter.mail is not None)
+
+
 def _hand_over(client: MailClient, letters: Sequence[_Letter]) -> None:
     if not letters:
         return
     try:
-        answers = client.submit_many({**letter.payload, "options": letter.options} for letter in letters)
+        answers = client.submit_checked(_mails(letters))
     except MailServiceError as exc:
         for letter in letters:
             letter.fail(exc)
         return
     for letter, answer in zip(letters, answers, strict=True):
         if "error" in answer:
-            letter.fail(of_answer(answer["error"]))
+            letter.fail(of_answer(answer))
         else:
             statuses.note(letter.email, answer)
             letter.is_done = True
 
 
 def _deliver_one(client: MailClient, letter: _Letter) -> None:
+    ((message, options),) = _mails([letter])
+    chosen: dict[str, Any] = options.to_json()
     try:
-        statuses.note_record(letter.email, client.send(letter.payload, **letter.options))
+        statuses.note_record(letter.email, client.send(message.message, **chosen))
         letter.is_done = True
     except DeliveryFailed as exc:
         letter.fail(exc)

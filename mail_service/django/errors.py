@@ -1,8 +1,9 @@
 """
 The service's errors as Django's backends would raise them, so that a program's ``except`` clauses stay as they are.
 
-    InvalidMessage is a ValueError, BadHeader also Django's BadHeaderError where that is a class of its own (before 6.0)
-    DeliveryFailed and Expired are smtplib.SMTPExceptions
+    InvalidMessage is a ValueError; BadHeader also Django's BadHeaderError where that is a class of its own (before 6),
+        and a TypeError where a string stands in the place of a list
+    DeliveryFailed and Expired are smtplib.SMTPExceptions; CannotSend, a DeliveryFailed, is a ValueError too
     Unavailable is a ConnectionError, Timeout a TimeoutError
 """
 
@@ -25,6 +26,9 @@ else:
 
 _ADDRESS_FIELD = re.compile(r"(?:to|cc|bcc|reply_to)(?:\[\d+\])?|from_email|envelope_sender")
 
+#: as the service names what a backend raised, "mail … failed: ValueError: …"; Anymail's are ValueErrors as well
+_RAISED_VALUE_ERROR = re.compile(r" failed: (?:ValueError|AnymailInvalidAddress|AnymailUnsupportedFeature): ")
+
 
 class BadHeader(InvalidMessage, _BadHeaderError):
     """A header has a line break in it: somebody tries to add headers of his own."""
@@ -34,6 +38,14 @@ class DeliveryFailed(errors.DeliveryFailed, smtplib.SMTPException):
     """What ``mail_service.errors`` calls so, and what a program that sent over SMTP until now catches."""
 
 
+class CannotSend(DeliveryFailed, ValueError):
+    """
+    The mailer's backend raised ValueError: an address or a feature that it has no form for.
+
+    So does Django 6's SMTP backend with letters other than ASCII before the @, which others send.
+    """
+
+
 class Expired(errors.Expired, DeliveryFailed):
     """The retries were used up, or the time."""
 
@@ -41,14 +53,14 @@ class Expired(errors.Expired, DeliveryFailed):
 def as_django_has_it(exc: MailServiceError) -> MailServiceError:
     """*exc*, or an error that says the same and is also of the class that Django would have raised."""
     match exc:
-        case BadHeader() | DeliveryFailed():
+        case BadHeader() | DeliveryFailed() | TypeError():
             return exc
         case InvalidMessage():
             return _invalid(exc)
         case errors.Expired():
             return Expired(str(exc))
         case errors.DeliveryFailed():
-            return DeliveryFailed(str(exc))
+            return CannotSend(str(exc)) if _RAISED_VALUE_ERROR.search(str(exc)) else DeliveryFailed(str(exc))
     return exc
 
 
@@ -63,15 +75,16 @@ def _invalid(exc: InvalidMessage) -> InvalidMessage:
     return kind(exc.field, problem)
 
 
-def of_answer(error: Mapping[str, Any]) -> MailServiceError:
-    """The exception that an answer of ``submit_many`` describes, in ``mail_service``'s own form."""
+def of_answer(answer: Mapping[str, Any]) -> MailServiceError:
+    """The exception that an *answer* of ``submit_many`` describes, in ``mail_service``'s own form."""
+    error = answer["error"]
     text = str(error["message"])
     match error["type"]:
         case "InvalidMessage":
             field = str(error["field"])
             return InvalidMessage(field, text.removeprefix(f"{field}: "))
         case "Timeout":
-            return Timeout(text)
+            return Timeout(text, mail_ids=[answer["id"]])
     return Unavailable(text)
 
 

@@ -20,9 +20,13 @@ from django.utils.timezone import get_current_timezone, is_naive, make_aware
 
 from mail_service.errors import InvalidMessage
 from mail_service.message import kinds, mime
-from mail_service.message.checks import SURROGATE, canonical_form
+from mail_service.message.checks import SURROGATE, Checked, canonical_form, checked_in_canonical_form
 from mail_service.message.overrides import builds_otherwise, defined_by
 from mail_service.message.words import key
+
+
+class WrongType(InvalidMessage, TypeError):
+    """One string where a list belongs: a TypeError from Django and from Anymail, whose words these are."""
 
 
 def dump(email: EmailMessage) -> dict[str, Any]:
@@ -35,7 +39,12 @@ def dump(email: EmailMessage) -> dict[str, Any]:
     Raises:
         InvalidMessage: names the attribute that cannot be carried.
     """
-    return _Dump(email).payload()
+    return canonical_form(_Dump(email).fields(), strict=False)
+
+
+def checked_dump(email: EmailMessage, *, default_from: str, max_size: int) -> Checked:
+    """Do as ``dump`` and ``validate`` in one, for a mail that is handed in now; raises as both do."""
+    return checked_in_canonical_form(_Dump(email).fields(), default_from=default_from, max_size=max_size)
 
 
 @dataclass(slots=True)
@@ -45,7 +54,7 @@ class _Dump:
     email: EmailMessage
     types: dict[str, Any] = field(default_factory=dict)
 
-    def payload(self) -> dict[str, Any]:
+    def fields(self) -> dict[str, Any]:
         email = self.email
         self._check_recipients()
         made: dict[str, Any] = {
@@ -66,7 +75,7 @@ class _Dump:
         self._add_anymail(made)
         if self.types:
             made["types"] = self.types
-        return canonical_form(made, strict=False)
+        return made
 
     def _check_recipients(self) -> None:
         """Refuse a message whose own ``recipients()`` knows others than to, cc and bcc."""
@@ -313,7 +322,7 @@ def _items(value: Any, place: str) -> Iterable[Any]:
     if value is None:
         return ()
     if isinstance(value, str | bytes | Mapping) or _is_lazy(value) or not isinstance(value, Iterable):
-        raise InvalidMessage(place, f"must be a list or tuple, not a {type(value).__name__}")
+        raise WrongType(place, f'"{place}" attribute must be a list or other iterable, not a {type(value).__name__}')
     return value
 
 

@@ -43,7 +43,7 @@ def _hand_in(sent: SentMails, message: Any, options: Mapping[str, Any], door: st
     chosen = Options.parse(options)
     canonical = validate(message, default_from=_ANY_SENDER)
     before = len(sent.conflicts)
-    envelope = seal(message, chosen.to_json(), door=door, sender=canonical["from_email"])
+    envelope = seal(message, chosen.to_json(), door=door, sender=canonical.get("from_email", ""))
     if error := sent.hand_in(envelope):
         raise error
     one = sent.of_id(envelope.id)

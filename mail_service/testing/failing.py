@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from mail_service.errors import DeliveryFailed, MailServiceError
+from mail_service.errors import DeliveryFailed, MailServiceError, Timeout
 
 Error = MailServiceError | type[MailServiceError]
 
@@ -39,12 +39,15 @@ class Failure:
             and (self.only is None or (mail is not None and bool(self.only(mail))))
         )
 
-    def happen(self, about: str) -> MailServiceError:
+    def happen(self, about: str, *, mail_id: str | None = None) -> MailServiceError:
         """The exception; one less to come."""
         if self.times is not None:
             self.times -= 1
-        return self.error if isinstance(self.error, MailServiceError) else _made(self.error, about)
+        return self.error if isinstance(self.error, MailServiceError) else _made(self.error, about, mail_id)
 
 
-def _made(kind: type[MailServiceError], about: str) -> MailServiceError:
-    return kind(f"{about}: told to fail with {kind.__name__}")
+def _made(kind: type[MailServiceError], about: str, mail_id: str | None) -> MailServiceError:
+    text = f"{about}: told to fail with {kind.__name__}"
+    if mail_id and issubclass(kind, Timeout):
+        return kind(text, mail_ids=[mail_id])
+    return kind(text)

@@ -46,6 +46,9 @@ class FakeMailClient(MailClient):
     def close(self) -> None:
         self.closed += 1
 
+    def _waiting(self) -> int:
+        return 0
+
     def _hand_over(self, mails: Sequence[Parcel]) -> MailServiceError | None:
         return self.sent.take(mails)
 
@@ -79,7 +82,12 @@ def _stand_ins(sent: SentMails, answers: dict[str, Any]) -> dict[str, Callable[.
     def call(_client: MailClient, method: str, *args: Any, timeout: float | None = None, **kwargs: Any) -> Any:  # noqa: ARG001
         return answer(sent, answers, method, args, kwargs)
 
-    return {"_hand_over": hand_over, "call": call, "is_running": lambda _client: True}
+    return {
+        "_hand_over": hand_over,
+        "call": call,
+        "is_running": lambda _client: True,
+        "_waiting": lambda _client: 0,
+    }
 
 
 def _has_django_settings() -> bool:

@@ -25,7 +25,7 @@ class HandedIn:
     message: dict[str, Any]
     #: the JSON object, the id included
     options: dict[str, Any]
-    #: ``submit`` or ``send``
+    #: ``client`` (handed to RabbitMQ), ``submit`` or ``send``
     door: str
     #: bare addresses of to, cc and bcc, each once
     recipients: list[str]
@@ -164,7 +164,7 @@ class SentMails(Sequence[Any]):
         one = _handed_in(envelope)
         due = [each for each in self._failures if each.is_due(method=None, mail=one)]
         on_its_way = next((each for each in due if not each.is_of_delivery), None)
-        error = on_its_way.happen(f"the mail {one.id}") if on_its_way else None
+        error = on_its_way.happen(f"the mail {one.id}", mail_id=one.id) if on_its_way else None
         if on_its_way is None or on_its_way.taken:
             self._keep(one, next((each for each in due if each.is_of_delivery), None))
         return error

@@ -22,7 +22,7 @@ import kombu
 import pytest
 import trustme
 
-from mail_service import topology
+from mail_service import sizes, topology
 from mail_service.client import MailClient
 from mail_service.envelope import Envelope
 from mail_service.errors import (
@@ -94,7 +94,7 @@ def test_the_first_mail_of_all_declares_its_queue_and_is_complete(client: MailCl
     assert answer == {"id": envelope.id, "status": "queued"}
     assert envelope.message == message
     assert envelope.options == {"tenant": "acme", "expires_at": "2040-01-01T00:00:00+00:00"}
-    assert envelope.door == "submit"
+    assert envelope.door == "client"
     assert envelope.message_id.endswith("@example.org>")
     assert found.properties["delivery_mode"] == 2
     assert found.properties["message_id"] == envelope.id
@@ -256,6 +256,49 @@ def test_more_than_the_broker_takes_is_an_invalid_message(amqp_uri: str, rabbitm
     assert {mail.id for mail in mails(amqp_uri)} == {answers[0]["id"], answers[2]["id"]}
 
 
+@pytest.mark.parametrize("raised_to", [None, 64 * 1024 * 1024], ids=["as it comes", "raised"])
+def test_a_mail_whose_later_copies_would_be_too_large_is_refused(
+    amqp_uri: str, rabbitmq_4: Node, raised_to: int | None
+) -> None:
+    """The service could not put it back for another attempt; it does not know a raised limit either."""
+    with largest_message(rabbitmq_4, raised_to), MailClient(amqp_uri, timeout=30) as client:
+        with pytest.raises(
+            InvalidMessage, match=r"at most 16,777,216 .*of which 262,144 .*make its attachments smaller"
+        ):
+            client.submit(a_message(body="x" * (sizes.LARGEST - sizes.ROOM_TO_GROW)))
+        answer = client.submit(a_message(body="x" * (sizes.LARGEST - sizes.ROOM_TO_GROW - 1000)))
+
+    assert [mail.id for mail in mails(amqp_uri)] == [answer["id"]]
+
+
+def test_a_lower_limit_is_learned_from_the_first_refusal(amqp_uri: str, broker: Node) -> None:
+    with largest_message(broker, 500_000), MailClient(amqp_uri) as client:
+        with pytest.raises(InvalidMessage, match="500,000"):
+            client.submit(a_message(body="x" * 500_000))
+        with pytest.raises(InvalidMessage, match="500,000"):
+            client.submit(a_message(body="x" * (500_000 - sizes.ROOM_TO_GROW)))
+        client.submit(a_message())
+
+    assert len(mails(amqp_uri)) == 1
+
+
+@contextmanager
+def largest_message(node: Node, size: int | None) -> Iterator[None]:
+    """Another limit, on channels that are opened from now on."""
+    before = node.ctl("eval", "{ok, Size} = application:get_env(rabbit, max_message_size), Size.")
+    try:
+        _set_largest(node, size or int(before))
+        yield
+    finally:
+        _set_largest(node, int(before))
+
+
+def _set_largest(node: Node, size: int) -> None:
+    # 3.10 reads the first, 4.0 the second, which its configuration is copied to when it starts
+    node.ctl("eval", f"application:set_env(rabbit, max_message_size, {size}).")
+    node.ctl("eval", f"persistent_term:put(max_message_size, {size}).")
+
+
 # Threads, processes, event loops
 
 
@@ -403,6 +446,7 @@ def test_a_half_open_connection_times_out_and_the_same_id_makes_it_one_mail(amqp
         client.submit(a_message(), id="second")
 
     assert isinstance(caught.value, TimeoutError)
+    assert caught.value.mail_id == "second"
     assert {mail.id for mail in mails(amqp_uri)} == {"first", "second"}
 
 
@@ -497,9 +541,14 @@ def test_a_large_batch_into_a_memory_alarm_ends_in_time(
     rabbitmq: Node, amqp_uri: str, alarm: Callable[[], None]
 ) -> None:
     with MailClient(amqp_uri, timeout=1) as client:
+        client.submit(a_message())
         alarm()
-        with ends_within(1), pytest.raises(Timeout):
-            client.submit_many([a_message(body="x" * 100_000) for _ in range(200)] * 2)
+        with ends_within(1), pytest.raises(Timeout) as caught:
+            client.submit_many([a_message(body="x" * 100_000, options={"id": str(number)}) for number in range(400)])
+
+    assert caught.value.mail_id is None
+    assert caught.value.mail_ids[:2] == ("0", "1")
+    assert set(caught.value.mail_ids) <= set(map(str, range(400)))
 
 
 def test_a_full_queue_refuses_and_says_so(rabbitmq: Node, amqp_uri: str) -> None:
@@ -558,6 +607,22 @@ def test_the_services_errors_come_back_as_ours(
     assert type(caught.value) is error
 
 
+def test_the_status_of_a_mail_that_no_worker_has_taken_yet_says_that_mails_wait(
+    client: MailClient, amqp_uri: str
+) -> None:
+    def unknown(mail_id: str) -> None:
+        raise RemoteFault("NotFound", f"no mail has the id {mail_id!r}")
+
+    with Responder(amqp_uri, status=unknown):
+        with pytest.raises(NotFound, match=r"^no mail has the id 'x'$"):
+            client.status("x")
+        client.submit_many([a_message(), a_message(options={"priority": "bulk", "id": "x"})])
+        # confirmed is not counted yet
+        eventually(lambda: client._waiting() == 2)
+        with pytest.raises(NotFound, match=r"'x' yet; 2 mails wait for a worker, and it may be one of them"):
+            client.status("x")
+
+
 def test_an_invalid_message_found_by_the_service_has_its_field(client: MailClient, amqp_uri: str) -> None:
     def fail(*_args: object, **_options: object) -> None:
         raise RemoteFault("InvalidMessage", str(InvalidMessage("mailer", "must be one of: a; there is no 'b'")))
@@ -588,11 +653,14 @@ def test_a_service_that_is_stopped_times_out_and_only_mail_is_left_in_its_queue(
 ) -> None:
     with kombu.Connection(amqp_uri) as connection:
         RPC_QUEUE(connection.default_channel).declare()
-        with ends_within(0.3), pytest.raises(Timeout, match=r"The mail goes on, with id [0-9a-f]"):
+        with ends_within(0.3), pytest.raises(Timeout, match=r"The mail goes on, with id [0-9a-f]") as of_a_mail:
             client.send(a_message(), timeout=0.3)
-        with ends_within(0.3), pytest.raises(Timeout, match="not running"):
+        with ends_within(0.3), pytest.raises(Timeout, match="not running") as of_none:
             client.call("purge", 30, timeout=0.3)
 
+    assert of_a_mail.value.mail_id
+    assert str(of_a_mail.value).endswith(of_a_mail.value.mail_id)
+    assert of_none.value.mail_id is None
     assert not client.is_running()
     with Responder(amqp_uri, send=lambda *_args, **_options: None, status=lambda mail_id: {"id": mail_id}) as service:
         client.status("x")

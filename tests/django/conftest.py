@@ -94,6 +94,8 @@ def house(rabbitmq_3: Node, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         folder = tmp_path_factory.mktemp("django")
         schedules = {"quick": {"schedule": [100], "limit": 1}, "hourly": {"schedule": [3_600_000], "limit": 2}}
         config = configuration(uri, folder, smtp_port=smtp.port, schedules=schedules)
+        config["mail"]["mailers"]["rehearsal"] = {"BACKEND": "mail_service.mailers.rehearsal.EmailBackend"}
+        config["mail"]["mailers"]["fussy"] = {"BACKEND": "tests.support.backends.Fussy"}
         yield House(stack.enter_context(Service(config, folder)), smtp, uri, count(1))
 
 
@@ -132,6 +134,6 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], int]:
 
         monkeypatch.setattr(MailClient, name, counting)
 
-    for name in ("submit", "submit_many", "send"):
+    for name in ("submit", "submit_many", "submit_checked", "send"):
         count_calls(name)
     return calls.count

@@ -41,7 +41,7 @@ def is_known(house: House, mail_id: str) -> bool:
 
 
 def test_send_mail_says_that_there_is_nothing_to_do(waiting: House) -> None:
-    assert run("send_mail").startswith("Nothing to do: the mail service is running")
+    assert run("send_mail").startswith("Nothing else to do: the mail service is running")
 
 
 @pytest.mark.parametrize(
@@ -103,9 +103,10 @@ def test_purge_mail_log_needs_to_know_how_old(waiting: House) -> None:
         run("purge_mail_log", "-1")
 
 
-def test_runmailer_explains_what_replaces_it() -> None:
+@pytest.mark.parametrize("command", ["runmailer", "runmailer_pg"])
+def test_runmailer_explains_what_replaces_it(command: str) -> None:
     with pytest.raises(CommandError, match=r"mail-service run --config config\.yaml") as caught:
-        run("runmailer")
+        run(command)
 
     assert caught.value.returncode == 1
 
@@ -120,7 +121,7 @@ def test_a_command_can_name_an_entry_of_mailers(house: House) -> None:
         "news": {"BACKEND": BACKEND, "OPTIONS": {"AMQP_URI": house.amqp_uri}},
     }
     with override_settings(MAILERS=mailers, MAIL_SERVICE={"AMQP_URI": CLOSED, "TIMEOUT": 0.3}):
-        assert run("send_mail", "--using", "news").startswith("Nothing to do")
+        assert run("send_mail", "--using", "news").startswith("Nothing else to do")
         with pytest.raises(CommandError, match="no entry 'default' that uses"):
             run("send_mail", "--using", "default")
         with pytest.raises(CommandError, match="cannot be reached"):

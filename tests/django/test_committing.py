@@ -1,20 +1,50 @@
-"""With ON_COMMIT: a mail goes when the transaction commits, and never if it is rolled back."""
+"""With ON_COMMIT: a mail goes when the transaction commits, and never if it is rolled back. SQLite and PostgreSQL."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from django.core import mail
-from django.db import transaction
+from django.db import IntegrityError, connection, connections, transaction
 from django.test.utils import override_settings
 
 from mail_service.errors import InvalidMessage, Unavailable
 
+from ..support.postgresql import Postgresql
 from .conftest import an_email, project_with
 from .test_queueing import CLOSED, mails
+
+ALIASES = ("default", "orders")
+
+
+@pytest.fixture(params=["sqlite", "postgresql"], autouse=True)
+def databases(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Both connections of the project; SQLite's are those that it has."""
+    if request.param == "sqlite":
+        yield
+        return
+    server = request.getfixturevalue("postgresql")
+    before = {alias: connections.settings[alias] for alias in ALIASES}
+    _connect_to(connections.configure_settings({alias: _on_postgresql(server) for alias in ALIASES}))
+    yield
+    _connect_to(before)
+
+
+def _on_postgresql(server: Postgresql) -> dict[str, Any]:
+    url = urlsplit(server.fresh_database())
+    where = {"HOST": url.hostname, "PORT": url.port, "USER": url.username, "NAME": url.path[1:]}
+    return {"ENGINE": "django.db.backends.postgresql", **where}
+
+
+def _connect_to(settings: dict[str, dict[str, Any]]) -> None:
+    for alias in ALIASES:
+        connections[alias].close()
+        del connections[alias]
+        connections.settings[alias] = settings[alias]
 
 
 @pytest.fixture
@@ -59,6 +89,45 @@ def test_a_savepoint_that_is_rolled_back_drops_its_mail_only(committing: str) ->
             an_email(subject="inner").send()
 
     assert [found.message["subject"] for found in mails(committing)] == ["outer"]
+
+
+def test_a_savepoint_that_is_released_sends_its_mail_with_the_outermost_block(committing: str) -> None:
+    with transaction.atomic():
+        with transaction.atomic():
+            an_email(subject="inner").send()
+        assert mails(committing) == []
+
+    assert [found.message["subject"] for found in mails(committing)] == ["inner"]
+
+
+def test_an_exception_drops_the_mail(committing: str) -> None:
+    def purchase() -> None:
+        an_email().send()
+        raise LookupError
+
+    with pytest.raises(LookupError):
+        transaction.atomic(purchase)()
+
+    assert mails(committing) == []
+
+
+def test_a_commit_that_the_database_refuses_drops_the_mail(committing: str) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("CREATE TABLE IF NOT EXISTS customer (id integer PRIMARY KEY)")
+        cursor.execute(
+            "CREATE TABLE IF NOT EXISTS purchase"
+            " (customer integer REFERENCES customer (id) DEFERRABLE INITIALLY DEFERRED)"
+        )
+
+    def purchase() -> None:
+        with connection.cursor() as cursor:
+            cursor.execute("INSERT INTO purchase VALUES (17)")
+        assert an_email().send() == 1
+
+    with pytest.raises(IntegrityError):
+        transaction.atomic(purchase)()
+
+    assert mails(committing) == []
 
 
 def test_without_a_transaction_it_goes_at_once(committing: str) -> None:

@@ -26,7 +26,7 @@ from mail_service import topology
 from mail_service.django import EmailBackend, clients
 from mail_service.envelope import Envelope
 from mail_service.errors import InvalidMessage, MailServiceError, Timeout, Unavailable
-from mail_service.message import dump
+from mail_service.message import dump, load
 
 from ..support.outages import Proxy
 from .conftest import an_email, project_with
@@ -55,8 +55,20 @@ def test_a_message_is_queued_as_it_is(queueing: str) -> None:
     (found,) = mails(queueing)
     assert count == 1
     assert found.message == dump(email)
-    assert found.door == "submit"
+    assert found.door == "client"
     assert email.mail_service_status == {"id": found.id, "status": "queued"}
+
+
+def test_a_sender_that_is_left_to_the_esps_template_is_carried_as_such(queueing: str) -> None:
+    email = an_email()
+    email.from_email = None
+
+    email.send()
+
+    (found,) = mails(queueing)
+    assert "from_email" not in found.message
+    assert found.message["types"] == {"/from_email": "none"}
+    assert load(found.message).from_email is None
 
 
 def test_many_messages_are_one_batch(queueing: str, counted: Callable[[str], int]) -> None:
@@ -65,7 +77,7 @@ def test_many_messages_are_one_batch(queueing: str, counted: Callable[[str], int
     count = mail.get_connection().send_messages(iter(emails))
 
     assert count == 50
-    assert (counted("submit_many"), counted("submit")) == (1, 0)
+    assert (counted("submit_checked"), counted("submit")) == (1, 0)
     assert [found.message["subject"] for found in mails(queueing)] == [str(number) for number in range(50)]
     assert len({email.mail_service_status["id"] for email in emails}) == 50
 
@@ -239,13 +251,13 @@ def test_an_unknown_outcome_is_a_timeout_and_can_be_repeated_as_the_same_mail(am
     with Proxy(amqp_uri) as proxy, project_with(proxy.amqp_uri, TIMEOUT=2):
         an_email(subject="before").send()
         proxy.freeze()
-        with pytest.raises(TimeoutError) as caught:
+        with pytest.raises(Timeout) as caught:
             email.send()
         proxy.thaw()
-        email.mail_service = {"id": email.mail_service_status["id"]}
+        email.mail_service = {"id": caught.value.mail_id}
         email.send()
 
-    assert isinstance(caught.value, Timeout)
+    assert isinstance(caught.value, TimeoutError)
     assert not isinstance(caught.value, smtplib.SMTPException)
     assert {found.id for found in mails(amqp_uri) if found.message["subject"] == "Hello"} == {
         email.mail_service_status["id"]
@@ -262,6 +274,17 @@ def test_wrong_settings_are_raised_even_silently(settings: dict[str, Any]) -> No
         an_email().send(fail_silently=True)
 
     assert "secret" not in str(caught.value)
+
+
+def test_a_string_in_the_place_of_a_list_is_a_type_error_as_from_django_and_anymail(queueing: str) -> None:
+    email = an_email()
+    email.reply_to = "help@example.org"
+
+    with pytest.raises(TypeError, match='"reply_to" attribute must be a list') as caught:
+        email.send()
+
+    assert isinstance(caught.value, InvalidMessage)
+    assert caught.value.field == "reply_to"
 
 
 # The client

@@ -5,6 +5,7 @@ from __future__ import annotations
 import smtplib
 from collections.abc import Callable
 
+import django
 import pytest
 from anymail.message import AnymailMessage
 from django.core import mail
@@ -55,6 +56,29 @@ def test_a_refused_message_raises_what_delivery_raised(waiting: House) -> None:
     assert email.anymail_status.recipients[refused].status == "failed"
 
 
+def test_what_a_backend_refuses_as_a_value_is_a_value_error_as_without_us(waiting: House) -> None:
+    email = an_email(to=["nul-1@example.org"])
+    email.mail_service = {"mailer": "fussy"}
+
+    with pytest.raises(ValueError, match="failed: ValueError: a NUL") as caught:
+        email.send()
+
+    assert isinstance(caught.value, DeliveryFailed)
+    assert isinstance(caught.value, smtplib.SMTPException)
+
+
+@pytest.mark.skipif(django.VERSION < (6, 0), reason="Django 5.2 encodes the part before the @")
+def test_letters_before_the_at_that_smtp_has_no_form_for_are_a_value_error_and_cost_nobody_else_the_mail(
+    waiting: House,
+) -> None:
+    ann = waiting.person()
+    with pytest.raises(ValueError, match="not ASCII"):
+        an_email(to=["jörg@example.org"]).send()
+
+    assert an_email(to=["jörg@example.org", ann]).send() == 1
+    assert len(waiting.mails_to(ann)) == 1
+
+
 def test_a_message_whose_retries_are_used_up_is_expired(waiting: House) -> None:
     email = an_email(to=[waiting.person("later")])
     email.mail_service = {"backoff": "quick"}
@@ -66,6 +90,18 @@ def test_a_message_whose_retries_are_used_up_is_expired(waiting: House) -> None:
     assert email.mail_service_status["status"] == "expired"
 
 
+def test_a_held_message_is_sent_and_has_its_record(waiting: House) -> None:
+    """The service goes on by itself, so nothing is wrong for the caller."""
+    email = an_email(to=["login@example.org"])
+    email.mail_service = {"mailer": "rehearsal"}
+
+    assert email.send() == 1
+
+    assert email.mail_service_status["status"] == "held"
+    assert email.mail_service_status["next_attempt_at"]
+    assert email.anymail_status.status == {"queued"}
+
+
 def test_a_wait_that_takes_too_long_is_a_timeout_and_the_mail_goes_on(house: House) -> None:
     slow = house.person("slow")
     email = an_email(to=[slow])
@@ -75,7 +111,7 @@ def test_a_wait_that_takes_too_long_is_a_timeout_and_the_mail_goes_on(house: Hou
         email.send()
 
     assert isinstance(caught.value, Timeout)
-    assert email.mail_service_status["id"] == slow
+    assert caught.value.mail_id == email.mail_service_status["id"] == slow
     assert eventually(lambda: house.mails_to(slow))
 
 

@@ -166,6 +166,21 @@ def test_without_a_broker_the_rows_stay_and_once_fails(outbox: Outbox) -> None:
     assert queued_ids(outbox.amqp_uri) == ["one", "two"]
 
 
+def test_send_mail_in_a_crontab_hands_the_rows_over_and_tells_that_nobody_sends_them(outbox: Outbox) -> None:
+    """As those who come from django-mailer have it."""
+    outbox.store("one")
+    without_broker = override_settings(MAIL_SERVICE={"AMQP_URI": NO_BROKER, "TIMEOUT": 0.3})
+    with without_broker, pytest.raises(CommandError, match="Mails wait in the outbox"):
+        call_command("send_mail")
+    assert outbox.ids() == ["one"]
+
+    with pytest.raises(CommandError, match="not running"):
+        call_command("send_mail")
+
+    assert queued_ids(outbox.amqp_uri) == ["one"]
+    assert outbox.ids() == []
+
+
 def test_without_its_table_the_command_says_so(outbox: Outbox) -> None:
     call_command("migrate", "mail_service_outbox", "zero", database="outbox", verbosity=0)
 

@@ -106,6 +106,19 @@ def test_the_largest_mail_can_be_deferred(rabbitmq_4: Node, amqp_uri: str, tmp_p
     assert (record["status"], record["attempts"]) == ("sent", 3)
 
 
+def test_the_largest_mail_that_a_client_hands_over_can_be_deferred(
+    rabbitmq_4: Node, amqp_uri: str, tmp_path: Path
+) -> None:
+    """Our later copies of it are not larger, other letters than ASCII included."""
+    message = {**a_message(body=""), "to": ["transient-2@example.org"]}
+    message["body"] = "Ж" * ((LARGEST - 256 * 1024 - 1000) // 2)
+    with a_service("ours", amqp_uri, tmp_path) as service:
+        answer = service.rpc.submit(message)
+        record = final_record(service, answer["id"], 30)
+
+    assert (record["status"], record["attempts"]) == ("sent", 3)
+
+
 def test_a_copy_carries_no_content_in_its_headers(rabbitmq: Node, amqp_uri: str, tmp_path: Path) -> None:
     """A header block of more than 128 kB ends the connection."""
     recipients = [f"transient-{number}@example.org" for number in range(1000)]

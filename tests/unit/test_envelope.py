@@ -30,6 +30,22 @@ def test_what_is_sealed_is_read_again() -> None:
     assert Envelope.parse(envelope.body()) == envelope
 
 
+def test_other_letters_than_ascii_travel_as_they_are() -> None:
+    """In escapes a mail in Cyrillic would be three times as large, and too large for RabbitMQ much sooner."""
+    message = {**MESSAGE, "body": "Ж" * 1000}
+    envelope = seal(message, {"tenant": "Ж"}, door="submit")
+
+    assert len(envelope.body()) < 3000
+    assert envelope.body(json.dumps(message, ensure_ascii=False, separators=(",", ":"))) == envelope.body()
+    assert Envelope.parse(envelope.body()) == envelope
+
+
+def test_half_of_a_surrogate_pair_is_carried_in_escapes() -> None:
+    envelope = replace(seal(MESSAGE, {}, door="submit"), unrecorded=[{"text": "\udc80"}])
+
+    assert Envelope.parse(envelope.body()) == envelope
+
+
 def test_the_identity_is_fixed_when_the_mail_is_accepted() -> None:
     envelope = seal(MESSAGE, {}, door="submit", sender="Me <me@example.org>")
 

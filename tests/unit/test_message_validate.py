@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from copy import deepcopy
 from datetime import UTC, datetime
 from typing import Any
@@ -401,7 +399,7 @@ some_addresses = st.lists(address_parts, min_size=1, max_size=6).map("".join) | 
 
 
 @pytest.mark.filterwarnings("ignore:The internal API sanitize_address")
-@settings(max_examples=examples(150), deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(some_addresses)
 def test_an_address_is_valid_if_django_takes_it(address: str) -> None:
     try:
@@ -417,7 +415,7 @@ def test_an_address_is_valid_if_django_takes_it(address: str) -> None:
     assert (bare is None) == (taken is None)
 
 
-@settings(max_examples=examples(60), deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 @given(st.from_regex(_PLAIN, fullmatch=True))
 def test_the_short_way_finds_the_same_bare_address_as_the_parser(address: str) -> None:
     from email.headerregistry import parser  # type: ignore[attr-defined]
@@ -438,7 +436,7 @@ anything = st.recursive(
 fields = st.sampled_from([*FIELDS])
 
 
-@settings(max_examples=examples(120), deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(st.dictionaries(fields, anything, max_size=5).map(lambda some: a_message() | some) | anything)
 def test_any_json_is_either_taken_or_refused(message: Any) -> None:
     try:
@@ -457,14 +455,11 @@ def test_a_long_part_is_not_parsed_beyond_its_header() -> None:
     assert problem(b"Content-Type: image/png\r\n\r\n" + b"x\n" * 1_000_000) == ""
 
 
-def test_importing_needs_neither_eventlet_nor_nameko_nor_configured_settings() -> None:
-    code = """
-import sys
-from mail_service.message import validate
-validate({"to": "a@b.example", "from_email": "c@d.example"})
-assert not {"eventlet", "nameko", "kombu", "anymail"} & set(sys.modules), sys.modules.keys()
-from django.conf import settings
-assert not settings.configured
-"""
+@pytest.mark.parametrize("sender", ["<>", " <> "])
+def test_the_empty_envelope_sender_can_be_given(sender: str) -> None:
+    assert validate(a_message(envelope_sender=sender))["envelope_sender"] == "<>"
 
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+def test_a_sender_is_never_empty() -> None:
+    with pytest.raises(InvalidMessage, match="from_email"):
+        validate(a_message(from_email="<>"))

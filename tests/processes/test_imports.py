@@ -1,4 +1,4 @@
-"""What a program that sends mail gets into its process: neither nameko nor eventlet, by any way in."""
+"""What an import brings into a program's process: for one that sends mail neither nameko nor eventlet."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ ROOT = Path(__file__).parents[2]
     "code",
     [
         "import mail_service.client",
+        "import mail_service.testing",
+        "import mail_service.pytest_plugin",
         "import mail_service.message",
         # Django imports a backend when the first mail is sent; its settings are not needed before
         "import mail_service.django",
@@ -32,7 +34,7 @@ assert EmailBackend(fail_silently=True).send_messages([mail.EmailMessage(to=["an
 assert EmailBackend(fail_silently=True, wait=True).send_messages([mail.EmailMessage(to=["ann@example.org"])]) == 0
 """,
     ],
-    ids=["client", "message", "django", "a mail from Django"],
+    ids=["client", "testing", "pytest plugin", "message", "django", "a mail from Django"],
 )
 def test_nothing_brings_eventlet_or_nameko(code: str) -> None:
     check = """
@@ -42,3 +44,23 @@ assert not found, found
 """
 
     subprocess.run([sys.executable, "-c", code + check], check=True, timeout=60, cwd=ROOT)
+
+
+def test_checking_a_message_needs_no_broker_no_provider_and_no_settings() -> None:
+    code = """
+import sys
+from mail_service.message import validate
+validate({"to": "a@b.example", "from_email": "c@d.example"})
+assert not {"eventlet", "nameko", "kombu", "anymail"} & set(sys.modules), sys.modules.keys()
+from django.conf import settings
+assert not settings.configured
+"""
+
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60, cwd=ROOT)
+
+
+@pytest.mark.parametrize("module", ["mail_service.testing", "mail_service.pytest_plugin"])
+def test_help_for_tests_loads_no_database(module: str) -> None:
+    code = f"import sys, {module}; assert not {{'sqlalchemy', 'django.db.models'}} & set(sys.modules)"
+
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60, cwd=ROOT)
