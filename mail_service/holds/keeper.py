@@ -97,8 +97,7 @@ class Keeper:
     Args:
         hold_probe_s: Seconds; ``mail.hold_probe``.
         tell: Called once for each hold of a mailer and each end of one: the event's name and the hold.
-        release: Called in a greenlet of its own when mail that waits for a mailer may go: the mailer, and a function
-        that
+        release: Called in a greenlet of its own when mail that waits for a mailer may go: the mailer, and what
             answers how many mails a second may go now (0: it is held again).
         steps_s: The waits that held mail is given, in seconds: the next longer of them, or the longest. Empty: any.
         crowd: Attempts of one lane above which a mailer that is slow gets no more, in this process; None: no limit.
@@ -207,6 +206,9 @@ class Keeper:
         To hold a mail costs as much as to send one, and there may be thousands at once: so many a second become held
         that the mail of other mailers does not notice, and the others when they come back.
         """
+        if self._now() - self._refreshed > REFRESH_S:
+            # whoever puts off everything makes no claim that would tell of a change
+            self._refresh()
         gate = self._gates.get((mailer, ""))
         now = self._now()
         if gate is None or gate.closed is None or now >= gate.closed.until:
