@@ -103,7 +103,7 @@ class Steering:
             until=None if seconds is None else _after(seconds),
         )
         self._pause_list.put(pause)
-        say(_log, logging.WARNING, "paused: %(scope)s", event="paused", scope=str(wanted), until=pause.until)
+        say(_log, logging.WARNING, "paused: %(scope)s", event="paused", scope=wanted.loggable, until=pause.until)
         return asdict(pause)
 
     def resume(self, criteria: Mapping[str, Any], seconds: Any) -> list[dict[str, Any]]:

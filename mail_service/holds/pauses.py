@@ -109,9 +109,8 @@ class Pauses:
     def ended(self, pauses: Iterable[Pause], *, why: str = "") -> None:
         """Let go what *pauses* held, which have ended."""
         for pause in pauses:
-            say(
-                _log, logging.INFO, "resumed: %(scope)s", event="resumed", scope=str(pause.criteria), reason=why or None
-            )
+            scope = pause.criteria.loggable
+            say(_log, logging.INFO, "resumed: %(scope)s", event="resumed", scope=scope, reason=why or None)
             eventlet.spawn_n(self._release, pause, partial(self._rate, pause.criteria))
 
     def watch(self) -> None:

@@ -7,7 +7,7 @@ Shared between processes by the revision that ``holdings`` has, so all of them k
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import sqlalchemy as sa
@@ -39,6 +39,11 @@ class Criteria:
     def __str__(self) -> str:
         said = [f"{name} {getattr(self, name)}" for name in _CRITERIA if getattr(self, name) is not None]
         return ", ".join(said) or "all mail"
+
+    @property
+    def loggable(self) -> str:
+        """The same for a log: a tenant may be called by an address."""
+        return str(replace(self, tenant="(one)")) if self.tenant is not None else str(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

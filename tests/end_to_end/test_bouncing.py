@@ -31,7 +31,7 @@ class Post:
         """How a mail ends."""
         mail_id = self.service.rpc.call("submit", a_message(**changes))["id"]
         return str(
-            eventually(lambda: found if (found := self.service.rpc.status(mail_id)["status"]) in FINAL else None, 20)
+            eventually(lambda: found if (found := self.service.rpc.status(mail_id)["status"]) in FINAL else None, 60)
         )
 
     def reports(self) -> list[Accepted]:
@@ -49,7 +49,7 @@ def post(amqp_uri: str, tmp_path: Path) -> Iterator[Post]:
 def test_who_sent_a_mail_that_fails_gets_a_report_from_nobody(post: Post) -> None:
     assert post.becomes(to=["refused@example.org"], subject="Order 17", envelope_sender="desk@example.org") == "failed"
 
-    (report,) = eventually(post.reports, 20)
+    (report,) = eventually(post.reports, 60)
 
     assert (report.mail_from, report.rcpt_tos) == ("", ("desk@example.org",))
     assert report.email["Auto-Submitted"] == "auto-replied"
@@ -64,7 +64,7 @@ def test_a_mail_that_expires_and_one_that_is_partly_sent_are_reported(post: Post
     assert post.becomes(to=["later@example.org"], from_email="one@example.org") == "expired"
     assert post.becomes(to=["ann@example.org", "refused@example.org"], from_email="two@example.org") == "partly_sent"
 
-    eventually(lambda: len(post.reports()) == 2, 20)
+    eventually(lambda: len(post.reports()) == 2, 60)
 
     by_sender = {mail.rcpt_tos[0]: mail.data.decode() for mail in post.reports()}
     assert "Final-Recipient: rfc822; later@example.org" in by_sender["one@example.org"]
@@ -74,7 +74,7 @@ def test_a_mail_that_expires_and_one_that_is_partly_sent_are_reported(post: Post
 def test_a_report_that_fails_itself_is_in_the_error_log_and_nobody_is_told(post: Post) -> None:
     assert post.becomes(to=["refused@example.org"], from_email="refused-sender@example.org") == "failed"
 
-    eventually(lambda: len(post.service.rpc.call("errors")) == 2, 20)
+    eventually(lambda: len(post.service.rpc.call("errors")) == 2, 60)
     entries = post.service.rpc.call("errors")
     assert post.becomes(to=["ann@example.org"]) == "sent"
 
@@ -99,7 +99,7 @@ def test_each_sender_is_told_once_through_a_kill_of_the_service(post: Post) -> N
     senders = [f"sender-{number}@example.org" for number in range(40)]
     for sender in senders:
         post.service.rpc.submit(a_message(to=["refused@example.org"], from_email=sender))
-    eventually(post.reports, 20)
+    eventually(post.reports, 60)
 
     post.service.kill9()
     post.service.start()

@@ -85,7 +85,7 @@ def a_service(amqp_uri: str, folder: Path, *, processes: int | None = None, **ma
 @pytest.fixture(params=[None, 2], ids=["nameko run", "two processes"])
 def running(request: pytest.FixtureRequest, amqp_uri: str, tmp_path: Path) -> Iterator[tuple[Service, Pages]]:
     with a_service(amqp_uri, tmp_path, processes=request.param) as both:
-        eventually(both[1].are_there, 20)
+        eventually(both[1].are_there, 60)
         yield both
 
 
@@ -99,8 +99,8 @@ def test_what_happens_is_counted_in_all_processes(running: tuple[Service, Pages]
     service.rpc.call("submit", a_message(to=["cut@example.org"]))
     service.rpc.submit(a_message(to=["bob@example.org"]))
 
-    eventually(lambda: pages.value("ended_total", status="sent") == 11, 20)
-    eventually(lambda: pages.value("ended_total", status="expired") == 2, 20)
+    eventually(lambda: pages.value("ended_total", status="sent") == 11, 60)
+    eventually(lambda: pages.value("ended_total", status="expired") == 2, 60)
     assert pages.value("ended_total", status="failed") == 1
     assert pages.value("accepted_total", door="submit") == 13
     assert pages.value("accepted_total", door="client") == 1
@@ -117,9 +117,9 @@ def test_what_waits_is_shown_by_lane_and_reason(amqp_uri: str, tmp_path: Path) -
         service.rpc.call("submit", a_message(to=["later@example.org"]), priority="bulk", tenant="secret-tenant")
         service.rpc.call("submit", a_message(from_email="locked@example.org"))
 
-        eventually(lambda: pages.value("waiting", lane="bulk", status="deferred") == 1, 20)
-        eventually(lambda: pages.value("waiting", lane="normal", status="held") == 1, 20)
-        eventually(lambda: pages.value("held", reason="configuration") == 1, 20)
+        eventually(lambda: pages.value("waiting", lane="bulk", status="deferred") == 1, 60)
+        eventually(lambda: pages.value("waiting", lane="normal", status="held") == 1, 60)
+        eventually(lambda: pages.value("held", reason="configuration") == 1, 60)
         assert pages.value("waiting", lane="high", status="held") == 0
         assert (pages.value("oldest_waiting_seconds", lane="bulk") or 0) > 0
         assert pages.value("oldest_waiting_seconds", lane="high") == 0
@@ -145,7 +145,7 @@ def test_health_is_503_when_a_mailer_is_not_fine_and_shows_no_address(amqp_uri: 
     with a_service(amqp_uri, tmp_path) as (service, pages):
         service.rpc.call("submit", a_message(from_email="locked@example.org"))
 
-        body = eventually(lambda: pages.refusal("/health"), 20)
+        body = eventually(lambda: pages.refusal("/health"), 60)
 
         assert not json.loads(body)["mailer default"]["ok"]
         assert "locked@" not in body
@@ -156,33 +156,33 @@ def test_not_ready_while_the_database_is_away(
     amqp_uri: str, tmp_path: Path, postgresql: Postgresql, postgresql_url: str
 ) -> None:
     with a_service(amqp_uri, tmp_path, database=postgresql_url) as (_, pages):
-        eventually(pages.are_there, 20)
+        eventually(pages.are_there, 60)
 
         postgresql.kill9()
 
-        body = eventually(lambda: pages.refusal("/ready"), 20)
+        body = eventually(lambda: pages.refusal("/ready"), 60)
         assert json.loads(body)["database"] is False
         assert json.loads(body)["broker"] is True
-        eventually(lambda: (pages.value("errors_total", part="database") or 0) > 0, 20)
-        eventually(lambda: pages.value("up", part="database") == 0, 20)
+        eventually(lambda: (pages.value("errors_total", part="database") or 0) > 0, 60)
+        eventually(lambda: pages.value("up", part="database") == 0, 60)
 
         postgresql.start()
-        eventually(pages.are_there, 20)
+        eventually(pages.are_there, 60)
 
 
 def test_another_process_takes_over_and_no_number_falls(amqp_uri: str, tmp_path: Path) -> None:
     with a_service(amqp_uri, tmp_path, processes=2) as (service, pages):
-        eventually(pages.are_there, 20)
+        eventually(pages.are_there, 60)
         for _ in range(5):
             service.rpc.call("submit", a_message())
-        eventually(lambda: pages.value("ended_total", status="sent") == 5, 20)
+        eventually(lambda: pages.value("ended_total", status="sent") == 5, 60)
         listener = _listener(service, pages.port)
 
         assert listener is not None
         os.kill(listener, signal.SIGKILL)
 
-        eventually(lambda: _listener(service, pages.port) not in {None, listener}, 20)
-        eventually(lambda: (pages.value("ended_total", status="sent") or 0) >= 5, 20)
+        eventually(lambda: _listener(service, pages.port) not in {None, listener}, 60)
+        eventually(lambda: (pages.value("ended_total", status="sent") or 0) >= 5, 60)
 
 
 def _listening(pid: int) -> list[str]:
@@ -210,7 +210,7 @@ def test_a_taken_port_keeps_no_mail_from_flowing_and_is_used_when_it_is_free(amq
 
             taken.close()
 
-            eventually(pages.are_there, 20)
+            eventually(pages.are_there, 60)
             assert service.log.count("cannot be used") == 1
             assert service.stop() == 0
 

@@ -161,3 +161,9 @@ def test_a_mailer_that_is_paused_for_a_mail_may_not_stand_in(
     process.pauses.all()
 
     assert process.pauses.stop(a_mail(tenant="t"), key) is stops
+
+
+def test_what_is_logged_of_a_pause_names_no_tenant() -> None:
+    said = a_pause(mailer="default", tenant="ann@example.org", priority="bulk").criteria.loggable
+
+    assert said == "mailer default, tenant (one), priority bulk"
