@@ -232,4 +232,5 @@ def test_the_mail_is_the_one_that_django_would_have_sent(house: House) -> None:
         ]
         return keys + contents
 
-    assert parts(taken.data) == parts(email.message().as_bytes(linesep="\r\n"))
+    # Django 6's messages know no line ends as an argument, and none of the parts depends on them
+    assert parts(taken.data) == parts(email.message().as_bytes())

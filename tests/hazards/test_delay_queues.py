@@ -46,8 +46,9 @@ def test_many_retries_with_the_default_jitter_need_few_queues(
     rabbitmq: Node, amqp_uri: str, stack: str, tmp_path: Path
 ) -> None:
     """
-    400 delays of 1000 ms with a sigma of 100 ms lie within 600 and 1400 ms: at most eleven levels, from 620 to 1500,
-    where the stock package has some thirty queues. What comes back meanwhile needs the levels from 1800 to 2700.
+    400 delays of 1000 ms with a sigma of 100 ms lie within 600 and 1400 ms, but for one in some thousands: eleven
+    levels, from 620 to 1500, where the stock package has some thirty queues for them alone. What comes back meanwhile
+    needs the levels from 1600 to 2700.
     """
     with Retrying(stack, amqp_uri, tmp_path) as service:
         service.give(*({"id": str(number), "raises": "default"} for number in range(400)))
@@ -56,7 +57,7 @@ def test_many_retries_with_the_default_jitter_need_few_queues(
 
         found = delay_queues(rabbitmq, amqp_uri)
 
-    assert len(found) <= 16
+    assert len(found) <= 20
 
 
 @pytest.mark.parametrize(
