@@ -225,12 +225,12 @@ def test_the_mail_is_the_one_that_django_would_have_sent(house: House) -> None:
     (taken,) = house.mails_to(person)
 
     def parts(raw: bytes) -> list[Any]:
-        made = message_from_bytes(raw, policy=policy.default)
+        # the two versions of Django have no way in common to ask for the line ends of SMTP
+        made = message_from_bytes(raw.replace(b"\r\n", b"\n"), policy=policy.default)
         keys = [str(made[key]) for key in ("Subject", "From", "To", "Cc", "Date", "Message-ID")]
         contents = [
             (each.get_content_type(), each.get_filename(), each.get_payload(decode=True)) for each in made.walk()
         ]
         return keys + contents
 
-    # Django 6's messages know no line ends as an argument, and none of the parts depends on them
     assert parts(taken.data) == parts(email.message().as_bytes())
