@@ -99,8 +99,12 @@ def test_what_happens_is_counted_in_all_processes(running: tuple[Service, Pages]
     service.rpc.call("submit", a_message(to=["cut@example.org"]))
     service.rpc.submit(a_message(to=["bob@example.org"]))
 
-    eventually(lambda: pages.value("ended_total", status="sent") == 11, 60)
-    eventually(lambda: pages.value("ended_total", status="expired") == 2, 60)
+    def ended() -> dict[str, float | None]:
+        found = {status: pages.value("ended_total", status=status) for status in ("sent", "expired")}
+        assert found == {"sent": 11, "expired": 2}, (found, service.log[-3000:])
+        return found
+
+    eventually(ended, 60)
     assert pages.value("ended_total", status="failed") == 1
     assert pages.value("accepted_total", door="submit") == 13
     assert pages.value("accepted_total", door="client") == 1
