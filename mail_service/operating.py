@@ -13,9 +13,10 @@ from kombu import Connection
 
 from mail_service.accepting import Acceptance
 from mail_service.amqp.mailqueue import MailQueue
+from mail_service.arguments import as_id
 from mail_service.errors import Conflict, InvalidMessage, NotFound
 from mail_service.ledger import Ledger
-from mail_service.ledger.errorlog import ENTRY_STATUSES, FINAL_STATUSES, ErrorLog, Filter, is_text
+from mail_service.ledger.errorlog import ENTRY_STATUSES, FINAL_STATUSES, ErrorLog, Filter
 from mail_service.ledger.holdings import Hold, Holdings
 from mail_service.ledger.pauses import Pause
 from mail_service.ledger.records import Mail
@@ -121,13 +122,6 @@ class Operator:
             envelope = restored(content, mail)
         self._queue.put(envelope, mail, replay=True)
         self._error_log.put_back(mail)
-
-
-def as_id(value: Any) -> str:
-    """*value* as the id of a mail. Raises InvalidMessage."""
-    if not is_text(value) or not value:
-        raise InvalidMessage("id", "has to be a string that is not empty")
-    return value
 
 
 def _meant(mail_id: Any, filters: Mapping[str, Any], verb: str) -> Filter | str:

@@ -15,30 +15,32 @@ from typing import Any
 
 from mail_service import clock
 from mail_service.announcing import Announcer
+from mail_service.arguments import (
+    as_address,
+    as_id,
+    as_limit,
+    as_moment_after,
+    as_name,
+    as_reason,
+    as_time,
+    is_text,
+)
 from mail_service.errors import InvalidMessage
 from mail_service.explaining import explain
 from mail_service.holds import Pauses
 from mail_service.ledger.database import Database, StoreDown
-from mail_service.ledger.errorlog import LARGEST_PAGE, is_text
 from mail_service.ledger.forgetting import forget
 from mail_service.ledger.histories import history
 from mail_service.ledger.holdings import Hold
 from mail_service.ledger.pauses import Criteria, Pause, PauseList
-from mail_service.ledger.suppressions import LONGEST_ADDRESS, Suppression, Suppressions
+from mail_service.ledger.suppressions import Suppression, Suppressions
 from mail_service.ledger.waiting import WaitingMail
 from mail_service.logs import say
-from mail_service.message.addresses import BadAddress, addr_spec
-from mail_service.operating import as_id
 from mail_service.releasing import Releaser
 from mail_service.settings import Settings
 from mail_service.topology import LANES
 
 _log = logging.getLogger(__name__)
-
-#: characters of a reason, and of a tenant's name
-LONGEST_REASON, LONGEST_NAME = 1_000, 200
-#: of a pause: a hundred years
-LONGEST_PAUSE_S = 100 * 365 * 86_400
 
 
 class Steering:
@@ -67,11 +69,11 @@ class Steering:
     def suppress(self, address: Any, reason: Any, tenant: Any, until: Any) -> dict[str, Any]:
         """Put an address, or a domain (``@example.org``), on the list; answers the entry."""
         entry = Suppression(
-            address=_address(address, or_domain=True),
-            tenant=_name("tenant", tenant),
-            reason=_reason(reason),
+            address=as_address(address, or_domain=True),
+            tenant=as_name("tenant", tenant),
+            reason=as_reason(reason),
             since=clock.now_iso(),
-            until=_time("until", until) if until is not None else None,
+            until=as_time("until", until) if until is not None else None,
         )
         self._suppressions.put([entry])
         # an address is nothing for a log
@@ -80,27 +82,25 @@ class Steering:
 
     def unsuppress(self, address: Any, tenant: Any) -> bool:
         """Take an entry off the list. Answers whether it was there."""
-        removed = self._suppressions.remove(_address(address, or_domain=True), _name("tenant", tenant))
+        removed = self._suppressions.remove(as_address(address, or_domain=True), as_name("tenant", tenant))
         if removed:
             say(_log, logging.INFO, "an entry was taken off the list of those who are not mailed", event="unsuppressed")
         return removed
 
     def suppressions(self, limit: Any, after: Any) -> list[dict[str, Any]]:
         """The list, in the order of the addresses; *after* is the last address seen."""
-        if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= LARGEST_PAGE:
-            raise InvalidMessage("limit", f"has to be a whole number from 1 to {LARGEST_PAGE}")
         if after is not None and not is_text(after):
             raise InvalidMessage("after", "has to be an address, the last one seen")
-        return [asdict(entry) for entry in self._suppressions.page(limit, after)]
+        return [asdict(entry) for entry in self._suppressions.page(as_limit(limit), after)]
 
     def pause(self, criteria: Mapping[str, Any], seconds: Any, reason: Any) -> dict[str, Any]:
         """Hold what *criteria* (mailer, tenant, priority) name; answers the pause. None of them: all mail."""
         wanted = self._criteria(criteria)
         pause = Pause(
             **asdict(wanted),
-            reason=_reason(reason),
+            reason=as_reason(reason),
             since=clock.now_iso(),
-            until=None if seconds is None else _after(seconds),
+            until=None if seconds is None else as_moment_after(seconds),
         )
         self._pause_list.put(pause)
         say(_log, logging.WARNING, "paused: %(scope)s", event="paused", scope=wanted.loggable, until=pause.until)
@@ -110,7 +110,7 @@ class Steering:
         """End the pauses that have all of what *criteria* name, now or in so many seconds; answers them."""
         wanted = self._criteria(criteria)
         if seconds is not None:
-            return [asdict(pause) for pause in self._pause_list.end_later(wanted, _after(seconds))]
+            return [asdict(pause) for pause in self._pause_list.end_later(wanted, as_moment_after(seconds))]
         ended = self._pause_list.end(wanted)
         with contextlib.suppress(StoreDown):
             # who lets mail go looks whether it is paused again
@@ -130,7 +130,7 @@ class Steering:
 
     def reschedule(self, mail_id: Any, at: Any) -> dict[str, Any]:
         """Have a mail that waits attempted at *at*, and not before; answers its record. Raises NotFound or Conflict."""
-        until = _time("at", at)
+        until = as_time("at", at)
         wanted = as_id(mail_id)
         expires_at = history(self._database, wanted).expires_at
         if expires_at is not None and expires_at <= until:
@@ -153,12 +153,12 @@ class Steering:
 
     def forget(self, address: Any) -> int:
         """Redact what is stored about a recipient in mail that is over; answers in how many mails."""
-        count = forget(self._database, _address(address))
+        count = forget(self._database, as_address(address))
         say(_log, logging.INFO, "a recipient was forgotten in %(count)d mails", event="forgotten", count=count)
         return count
 
     def _criteria(self, given: Mapping[str, Any]) -> Criteria:
-        criteria = Criteria(**{name: _name(name, value) for name, value in given.items()})
+        criteria = Criteria(**{name: as_name(name, value) for name, value in given.items()})
         if criteria.priority not in (None, *LANES):
             raise InvalidMessage("priority", f"has to be one of {', '.join(LANES)}")
         if criteria.mailer is not None and self._is_unknown(criteria.mailer):
@@ -170,48 +170,3 @@ class Steering:
         settings = self._settings
         known = {*settings.mailers, *(name for mailers in settings.tenants.values() for name in mailers)}
         return mailer not in known and not settings.tenant_mailers
-
-
-def _address(value: Any, *, or_domain: bool = False) -> str:
-    """The bare address; with *or_domain*, ``@example.org`` too."""
-    expected = "has to be an address" + (", or a domain such as @example.org" if or_domain else "")
-    if not is_text(value) or not value.strip():
-        raise InvalidMessage("address", expected)
-    value = value.strip()
-    is_domain = or_domain and value.startswith("@")
-    try:
-        bare = addr_spec(f"anybody{value}" if is_domain else value)
-    except BadAddress:
-        raise InvalidMessage("address", expected) from None
-    if len(bare) > LONGEST_ADDRESS:
-        raise InvalidMessage("address", f"has to have at most {LONGEST_ADDRESS} characters")
-    return bare.removeprefix("anybody") if is_domain else bare
-
-
-def _name(field: str, value: Any) -> str | None:
-    if value is None:
-        return None
-    if not is_text(value) or not value or len(value) > LONGEST_NAME:
-        raise InvalidMessage(field, f"has to be a string of 1 to {LONGEST_NAME} characters")
-    return value
-
-
-def _reason(value: Any) -> str:
-    if value is None:
-        return ""
-    if not is_text(value) or len(value) > LONGEST_REASON:
-        raise InvalidMessage("reason", f"has to be a string of at most {LONGEST_REASON} characters")
-    return value
-
-
-def _time(field: str, value: Any) -> str:
-    try:
-        return clock.iso(clock.parse(value))
-    except (ValueError, TypeError, OverflowError):
-        raise InvalidMessage(field, "has to be a time in ISO 8601, such as 2026-11-22T03:00:00Z") from None
-
-
-def _after(seconds: Any) -> str:
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds <= LONGEST_PAUSE_S:
-        raise InvalidMessage("seconds", f"has to be a number above 0 and at most {LONGEST_PAUSE_S}")
-    return clock.iso(clock.later(seconds))

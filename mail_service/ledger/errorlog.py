@@ -9,16 +9,17 @@ from __future__ import annotations
 import base64
 import difflib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
-from typing import Any, TypeGuard
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from mail_service import clock
+from mail_service.arguments import as_limit, as_text, as_time
 from mail_service.envelope import Envelope
 from mail_service.errors import InvalidMessage, NotFound
 from mail_service.ledger import tables
@@ -29,7 +30,6 @@ from mail_service.outcome import FINAL, Status
 
 ENTRY_STATUSES = tuple(sorted(str(status) for status in FINAL - {Status.SENT}))
 FINAL_STATUSES = tuple(sorted(str(status) for status in FINAL))
-LARGEST_PAGE = 20_000
 #: rows deleted in one transaction, so that a purge of millions never keeps the deliveries waiting
 PURGE_SLICE = 500
 SLICE = 200
@@ -59,56 +59,26 @@ class Filter:
             if name not in allowed:
                 near = difflib.get_close_matches(name, allowed, 1)
                 raise InvalidMessage(name, "is no filter" + (f"; did you mean {near[0]}?" if near else ""))
-        given = {name: value for name, value in filters.items() if value is not None}
-        for name in ("mailer", "recipient", "tenant", "after"):
-            if name in given and not is_text(given[name]):
-                raise InvalidMessage(name, "has to be a string")
-        return cls(
-            **{name: given[name] for name in ("mailer", "recipient", "tenant", "after") if name in given},
-            status=_statuses(given.get("status")),
-            since=_time("since", given.get("since")),
-            until=_time("until", given.get("until")),
-            limit=_limit(given.get("limit")),
-        )
+        return cls(**{name: _CHECKS[name](name, value) for name, value in filters.items() if value is not None})
 
 
-def is_text(value: Any) -> TypeGuard[str]:
-    """Whether *value* is a string that every database takes: none has NUL or half a surrogate pair."""
-    return isinstance(value, str) and "\x00" not in value and _is_encodable(value)
-
-
-def _is_encodable(value: str) -> bool:
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _statuses(value: Any) -> tuple[str, ...] | None:
-    if value is None:
-        return None
+def _statuses(_name: str, value: Any) -> tuple[str, ...]:
     statuses = (value,) if isinstance(value, str) else value
     if not isinstance(statuses, list | tuple) or not all(isinstance(s, str) and s in set(Status) for s in statuses):
         raise InvalidMessage("status", f"has to be one or a list of {', '.join(Status)}")
     return tuple(statuses)
 
 
-def _time(name: str, value: Any) -> str | None:
-    if value is None:
-        return None
-    try:
-        return clock.iso(clock.parse(value))
-    except (ValueError, TypeError, OverflowError):
-        raise InvalidMessage(name, "has to be a time in ISO 8601, such as 2026-11-22T03:00:00Z") from None
-
-
-def _limit(value: Any) -> int | None:
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= LARGEST_PAGE:
-        raise InvalidMessage("limit", f"has to be a whole number from 1 to {LARGEST_PAGE}")
-    return value
+_CHECKS: Mapping[str, Callable[[str, Any], Any]] = {
+    "status": _statuses,
+    "mailer": as_text,
+    "recipient": as_text,
+    "tenant": as_text,
+    "since": as_time,
+    "until": as_time,
+    "limit": lambda _name, value: as_limit(value),
+    "after": as_text,
+}
 
 
 class ErrorLog:

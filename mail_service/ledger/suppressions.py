@@ -22,7 +22,6 @@ from mail_service.ledger.records import Mail, recipient
 from mail_service.outcome import FINAL, Status
 
 #: characters of what is looked up; a longer one is no address that SMTP knows (RFC 5321, 4.5.3.1.3: 256 octets)
-LONGEST_ADDRESS = 400
 #: stands in the detail of a recipient who is on the list
 ON_THE_LIST = "is suppressed since"
 #: values in one statement; SQLite takes 32,766, PostgreSQL 65,535
