@@ -1,9 +1,4 @@
-"""
-What every process has to know before an attempt: which mailers are held. (``pauses`` is the other part.)
-
-Each change raises one number, the revision. A claim reads it in its own transaction, so that a process hears of a
-change before it makes another attempt, without asking.
-"""
+"""Which mailers are held, in all processes."""
 
 from __future__ import annotations
 
@@ -16,9 +11,8 @@ from sqlalchemy.engine import Connection
 
 from mail_service import clock
 from mail_service.ledger import tables
-from mail_service.ledger.database import Database
 from mail_service.ledger.dialects import insert_into, printable
-from mail_service.ledger.ledger import Ledger
+from mail_service.ledger.shared import Shared, next_revision
 
 
 class Reason(StrEnum):
@@ -49,24 +43,12 @@ class Hold:
     until: str
 
 
-class Holdings:
+class Holdings(Shared):
     """What is shared about mailers. All methods but `revision` raise StoreDown."""
-
-    def __init__(self, database: Database, ledger: Ledger) -> None:
-        self._database = database
-        self._ledger = ledger
-
-    @property
-    def revision(self) -> int:
-        """As this process last heard of it."""
-        return self._ledger.revision
 
     def holds(self) -> tuple[int, Sequence[Hold]]:
         """The revision, and all holds."""
-        answer: tuple[int, Sequence[Hold]] = self._database.read(_all)
-        # else whoever compares would ask again before every attempt
-        self._ledger.revision = max(self._ledger.revision, answer[0])
-        return answer
+        return self._look(lambda connection: [_hold(row) for row in connection.execute(sa.select(tables.hold))])
 
     def put(self, hold: Hold) -> bool:
         """Write a hold, or its new ``until``. Answers whether it is new."""
@@ -81,16 +63,6 @@ class Holdings:
     def probe_now(self) -> None:
         """The next mail of every held mailer is a probe."""
         self._database.write(_probe_all, None)
-
-
-#: makes every process look again
-next_revision = sa.update(tables.shared).values(revision=tables.shared.c.revision + 1)
-
-
-def _all(connection: Connection) -> tuple[int, Sequence[Hold]]:
-    # the revision first: what changes in between is seen again
-    revision = connection.execute(sa.select(tables.shared.c.revision)).scalar_one()
-    return revision, [_hold(row) for row in connection.execute(sa.select(tables.hold))]
 
 
 def _hold(row: sa.Row[tuple[object, ...]]) -> Hold:

@@ -1,7 +1,5 @@
 """
-What somebody has paused: mail of a mailer, of a tenant, of a priority, or of any combination.
-
-Shared between processes by the revision that ``holdings`` has, so all of them know before their next attempt.
+What somebody has paused, in all processes: mail of a mailer, of a tenant, of a priority, or of any combination.
 """
 
 from __future__ import annotations
@@ -15,11 +13,9 @@ from sqlalchemy.engine import Connection
 
 from mail_service import clock
 from mail_service.ledger import tables
-from mail_service.ledger.database import Database
 from mail_service.ledger.dialects import insert_into, printable
-from mail_service.ledger.holdings import next_revision
-from mail_service.ledger.ledger import Ledger
 from mail_service.ledger.records import Mail
+from mail_service.ledger.shared import Shared, next_revision
 
 _CRITERIA = ("mailer", "tenant", "priority")
 
@@ -78,23 +74,13 @@ class Pause(Criteria):
 HELD_BY_A_PAUSE = "paused"
 
 
-class PauseList:
+class PauseList(Shared):
     """As it stands in the database. All methods but `revision` raise StoreDown."""
-
-    def __init__(self, database: Database, ledger: Ledger) -> None:
-        self._database = database
-        self._ledger = ledger
-
-    @property
-    def revision(self) -> int:
-        """As this process last heard of it."""
-        return self._ledger.revision
 
     def all(self) -> tuple[int, Sequence[Pause]]:
         """The revision, and all pauses."""
-        answer: tuple[int, Sequence[Pause]] = self._database.read(_all)
-        self._ledger.revision = max(self._ledger.revision, answer[0])
-        return answer
+        query = sa.select(tables.pause).order_by(_pause.since, _pause.mailer, _pause.tenant, _pause.priority)
+        return self._look(lambda connection: [_pause_of(row) for row in connection.execute(query)])
 
     def put(self, pause: Pause) -> None:
         """Begin *pause*, in the place of one about the same mail."""
@@ -122,13 +108,6 @@ _pause = tables.pause.c
 def _pause_of(row: sa.Row[tuple[object, ...]]) -> Pause:
     facts = dict(row._mapping)  # noqa: SLF001 - SQLAlchemy's public name for it
     return Pause(**{**facts, **{name: facts[name] or None for name in _CRITERIA}})
-
-
-def _all(connection: Connection) -> tuple[int, Sequence[Pause]]:
-    # the revision first: what changes in between is seen again
-    revision = connection.execute(sa.select(tables.shared.c.revision)).scalar_one()
-    query = sa.select(tables.pause).order_by(_pause.since, _pause.mailer, _pause.tenant, _pause.priority)
-    return revision, [_pause_of(row) for row in connection.execute(query)]
 
 
 def _put_all(connection: Connection, pauses: Sequence[Pause]) -> list[None]:
