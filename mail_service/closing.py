@@ -194,7 +194,7 @@ class Desk:
         self._finish(delivery, _broken_off(self._untried(delivery), problem))
 
     def _untried(self, delivery: Delivery) -> Change:
-        return Change(mail=_counted(self._known(delivery)), content=_content(delivery))
+        return Change(mail=_counted(self._known(delivery)), content=delivery.content)
 
     def _known(self, delivery: Delivery) -> Mail:
         try:
@@ -238,10 +238,6 @@ def _broken_off(change: Change, problem: BaseException) -> Change:
 
 def _counted(mail: Mail) -> Mail:
     return replace(mail, attempts=mail.attempts + 1, generation=mail.generation + 1, updated_at=clock.now_iso())
-
-
-def _content(delivery: Delivery) -> bytes:
-    return replace(delivery.envelope, unrecorded=(), reply_to=None).body()
 
 
 #: what a consumer calls for each message it has finished with

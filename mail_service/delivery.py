@@ -7,6 +7,7 @@ everything else is returned.
 
 from __future__ import annotations
 
+import bisect
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -92,6 +93,11 @@ class Delivery:
         due = self.headers.get(topology.DUE)
         early = due - clock.now_ms() if isinstance(due, int) else 0
         return min(early, topology.LEVELS_MS[-1]) if early > EARLY_MS else 0
+
+    @property
+    def content(self) -> bytes:
+        """What the ledger keeps of it."""
+        return replace(self.envelope, unrecorded=(), reply_to=None).body()
 
     @property
     def only_to_record(self) -> bool:
@@ -216,6 +222,7 @@ class Courier:
         self._handover = handover
         self._keeper = keeper
         self._backoffs = {name: backoff_class(schedule) for name, schedule in settings.schedules.items()}
+        self._holds_ms = topology.hold_levels(settings.hold_probe)
         self._has_a_suspect = False
 
     def attempt(self, delivery: Delivery) -> Verdict:
@@ -265,10 +272,10 @@ class Courier:
                 return Postponed(delay_ms=_remaining_ms(claim.mail), mail=claim.mail)
             case Superseded():
                 if claim.wants_content:
-                    self._ledger.accept(delivery.mail, _content(delivery))
+                    self._ledger.accept(delivery.mail, delivery.content)
                 return Dropped(mail=claim.mail)
             case PutOff():
-                self._ledger.accept(delivery.mail, _content(delivery))
+                self._ledger.accept(delivery.mail, delivery.content)
                 return Postponed(delay_ms=_until_ms(claim.mail.not_before), mail=delivery.mail)
             case OtherMail():
                 return Misplaced()
@@ -288,24 +295,22 @@ class Courier:
         if wait_ms <= 0:
             return 0
         mail = replace(delivery.mail, next_attempt_at=clock.iso(moment))
-        known = self._ledger.accept(mail, _content(delivery))
+        known = self._ledger.accept(mail, delivery.content)
         return 0 if known.not_before or known.status.is_final or all_are_done(known) else wait_ms
 
     def _still_held(self, delivery: Delivery) -> int:
         """Milliseconds until a mail that is known to be held, or whose mailer has enough to do, looks again."""
-        mail = delivery.mail
         is_held = delivery.headers.get(topology.HELD) is True
-        if is_held and not _has_expired(delivery) and (pause_s := self._pauses.look(mail)) is not None:
-            return math.ceil(pause_s * 1000)
-        key = self._key(mail)
-        is_crowded = self._keeper.is_crowded(key, mail.priority) and not self._may_fail_over(mail)
-        if _has_expired(delivery):
+        if _has_expired(delivery) or not (is_held or self._keeper.has_work_to_put_off):
             return 0
-        if not (is_held or is_crowded):
-            is_waited_for = delivery.envelope.reply_to is not None or self._may_fail_over(mail)
-            return 0 if is_waited_for else math.ceil((self._keeper.put_off(key) or 0) * 1000)
-        wait_s = self._keeper.look(key, message.author(delivery.canonical), mail.priority)
-        return math.ceil((wait_s or 0) * 1000)
+        mail = delivery.mail
+        if is_held and (pause_s := self._pauses.look(mail)) is not None:
+            return self._hold_ms(pause_s)
+        key = self._key(mail)
+        is_waited_for = delivery.envelope.reply_to is not None and not self._keeper.is_crowded(key, mail.priority)
+        if not is_held and (is_waited_for or self._may_fail_over(mail)):
+            return 0
+        return self._wait_for_mailer(key, message.author(delivery.canonical), mail.priority, is_held=is_held)
 
     def glance(self, body: bytes, headers: Mapping[str, Any]) -> int:
         """
@@ -330,11 +335,21 @@ class Courier:
         settings = self._settings.mailers_of(tenant).get(name)
         if mailer is None or settings is None or settings.failover:
             return 0
-        if headers.get(topology.HELD) is True or self._keeper.is_crowded(mailer.name, envelope.lane):
-            wait_s = self._keeper.look(mailer.name, "", envelope.lane)
-        else:
-            wait_s = self._keeper.put_off(mailer.name)
-        return math.ceil((wait_s or 0) * 1000)
+        return self._wait_for_mailer(mailer.name, "", envelope.lane, is_held=headers.get(topology.HELD) is True)
+
+    def _wait_for_mailer(self, key: str, sender: str, lane: str, *, is_held: bool) -> int:
+        """Milliseconds until a mail comes back whose mailer is held or has enough to do; 0 when it should ask."""
+        if not is_held and not self._keeper.is_crowded(key, lane) and self._keeper.may_hold_more:
+            return 0
+        return self._hold_ms(self._keeper.look(key, sender, lane) or 0)
+
+    def _hold_ms(self, seconds: float) -> int:
+        """
+        The wait of held mail in milliseconds: one of a few that are declared at the start, since each is a queue.
+        """
+        if seconds <= 0:
+            return 0
+        return self._holds_ms[min(bisect.bisect_left(self._holds_ms, seconds * 1000), len(self._holds_ms) - 1)]
 
     def _key(self, mail: Mail) -> str:
         """By which the mail's mailer is held."""
@@ -379,14 +394,12 @@ class Courier:
 
     def _hold_back(self, delivery: Delivery, mail: Mail, held: Held) -> HeldBack:
         """Nobody was asked: the mailer is held, and this mail with it."""
-        states = {
-            address: recipient(Status.HELD, detail=held.text) if address in set(mail.open_recipients) else state
-            for address, state in mail.recipients.items()
-        }
-        change = self._change(delivery, replace(mail, recipients=states, error=held.text), None)
+        change = self._change(
+            delivery, replace(mail, recipients=mail.with_open(Status.HELD, held.text), error=held.text), None
+        )
         return HeldBack(
             change=change,
-            delay_ms=math.ceil(held.seconds * 1000),
+            delay_ms=self._hold_ms(held.seconds),
             is_news=(mail.status, mail.error) != (Status.HELD, held.text),
         )
 
@@ -419,18 +432,18 @@ class Courier:
         if settled.step == Step.RETRY:
             raise self._backoff(delivery, settled, handed.backoff, tried)
         if settled.step == Step.HOLD:
-            wait_s = self._wait_of(self._key(mail), message.author(delivery.canonical), settled)
+            wait_ms = self._wait_after(settled, message.author(delivery.canonical))
             is_news = not was_held or mail.error != settled.mail.error
-            return HeldBack(change=tried.change, delay_ms=math.ceil(wait_s * 1000), is_news=is_news)
+            return HeldBack(change=tried.change, delay_ms=wait_ms, is_news=is_news)
         return tried
 
-    def _wait_of(self, mailer: str, sender: str, settled: Settled) -> float:
-        """Seconds until a mail that was attempted and is held looks again."""
-        look_s = self._keeper.look(mailer, sender)
-        if look_s is None:
-            # it is held alone
-            return min(settled.wait_s or self._settings.hold_probe * SOONER, LONGEST_HOLD_S)
-        return look_s
+    def _wait_after(self, settled: Settled, sender: str) -> int:
+        """Milliseconds until a mail that was attempted and is held looks again."""
+        look_s = self._keeper.look(self._key(settled.mail), sender)
+        if look_s is not None:
+            return self._hold_ms(look_s)
+        # it is held alone, for as long as it was told
+        return math.ceil(min(settled.wait_s or self._settings.hold_probe * SOONER, LONGEST_HOLD_S) * 1000)
 
     def _backoff(self, delivery: Delivery, settled: Settled, own: Backoff | None, tried: Tried) -> Backoff:
         """The schedule's Backoff, or the one a backend raised itself, with what it has to carry."""
@@ -449,13 +462,8 @@ class Courier:
 
     def _change(self, delivery: Delivery, mail: Mail, attempts: Sequence[Attempt] | None) -> Change:
         mail = replace(mail, generation=mail.generation + 1, updated_at=clock.now_iso())
-        content = None if mail.status == Status.SENT else _content(delivery)
+        content = None if mail.status == Status.SENT else delivery.content
         return Change(mail=mail, attempts=attempts or (), content=content)
-
-
-def _content(delivery: Delivery) -> bytes:
-    """What the ledger keeps."""
-    return replace(delivery.envelope, unrecorded=(), reply_to=None).body()
 
 
 def _remaining_ms(mail: Mail) -> int:

@@ -26,8 +26,6 @@ from mail_service.ledger.records import Mail
 from mail_service.mailers import Classifier, Mailer, unwrap
 from mail_service.outcome import Diagnosis, Kind, Receipt, Scope
 
-#: codes of an answer of the other side; any other permanent failure may be one of this mailer alone
-_ANSWERS = ("smtp", "http")
 #: of an attempt's time, what has to be left for another mailer to be tried, seconds
 LEAST_TIME_S = 1.0
 
@@ -188,7 +186,7 @@ def guarded(classify: Classifier) -> Classifier:
             text = f"the classifier failed ({type(second).__name__}) while it looked at {type(exc).__name__}"
             trace = f"{_traceback(second)}\nwhile it looked at:\n{_traceback(exc)}"
             return Diagnosis(kind=Kind.PERMANENT, text=text, trace=trace, code="classifier")
-        if diagnosis.kind == Kind.PERMANENT and not diagnosis.code.startswith(_ANSWERS):
+        if diagnosis.kind == Kind.PERMANENT and not diagnosis.is_answer:
             return replace(diagnosis, trace=_traceback(exc))
         return diagnosis
 
@@ -206,7 +204,7 @@ def _may_another_try(diagnosis: Diagnosis) -> bool:
         return False
     if diagnosis.kind == Kind.PERMANENT:
         # such as a feature that this provider does not have; what a server says about a recipient is true everywhere
-        return not diagnosis.code.startswith(_ANSWERS)
+        return not diagnosis.is_answer
     return diagnosis.kind in (Kind.TRANSIENT, Kind.THROTTLED, Kind.CONFIGURATION)
 
 
@@ -217,7 +215,7 @@ def _is_down(diagnosis: Diagnosis) -> bool:
 
 def _better(before: Receipt | None, now: Receipt) -> Receipt:
     """What counts of two mailers' words about one recipient: the later, unless it only says that it cannot."""
-    cannot = now.diagnosis.kind == Kind.PERMANENT and not now.diagnosis.code.startswith(_ANSWERS)
+    cannot = now.diagnosis.kind == Kind.PERMANENT and not now.diagnosis.is_answer
     return before if before is not None and cannot else now
 
 

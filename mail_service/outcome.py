@@ -101,6 +101,11 @@ class Diagnosis:
     scope: Scope | None = None
 
     @property
+    def is_answer(self) -> bool:
+        """The other side said so: it is there, and works. Any other failure may be one of ours alone."""
+        return self.code.startswith(("smtp", "http"))
+
+    @property
     def concerns(self) -> Scope:
         """Who else would fail alike. A mailer that is held, or a breaker that counts, goes by this."""
         return self.scope or _SCOPE_OF.get(self.kind, Scope.MAIL)

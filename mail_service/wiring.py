@@ -133,7 +133,6 @@ class Runtime:
             hold_probe_s=self.settings.hold_probe,
             tell=self.announcer.held,
             release=lambda key, rate: self.releaser.release(only(*self.mailers.names_of(key)), rate),
-            steps_s=[level / 1000 for level in topology.hold_levels(self.settings.hold_probe)],
             crowd=self.workers if self.has_several_mailers else None,
         )
         self.pause_list = PauseList(self.database, self.ledger)
@@ -203,8 +202,9 @@ class Runtime:
     def holds_of(self, mailer: str, tenant: str | None) -> list[Hold]:
         """The hold of a mailer as a whole, if it is held."""
         found = self.mailers.get(mailer, tenant)
-        holds = self.keeper.holds() if found is not None else []
-        return [hold for hold in holds if found is not None and hold.mailer == found.name and not hold.sender]
+        if found is None:
+            return []
+        return [hold for hold in self.keeper.holds() if hold.mailer == found.name and not hold.sender]
 
     @property
     def workers(self) -> int:

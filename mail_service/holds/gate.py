@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from mail_service.ledger.holdings import Reason
-from mail_service.outcome import Diagnosis, Kind
+from mail_service.outcome import Diagnosis, Kind, Scope
 
 #: different mails in a row, without a success in between, after which a mailer counts as down
 FAILURES: Final = 5
@@ -45,14 +45,6 @@ MEMORY: Final = 10_000
 BURST_S: Final = 0.5
 #: of looks at held mail, in one process, each second: more mail is looked at less often
 LOOKS_PER_S: Final = 50.0
-
-
-@dataclass(frozen=True, slots=True)
-class Key:
-    """Whose gate it is: a mailer's, or that of one sender's mail through it."""
-
-    mailer: str
-    sender: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,8 +71,6 @@ class Closed:
     text: str
     since: float
     until: float
-    #: the sender whose failure closed it
-    culprit: str = ""
 
 
 class Gate:
@@ -140,28 +130,26 @@ class Gate:
         self.open(now)
         return True
 
-    def failed(self, given: Pass, diagnosis: Diagnosis, now: float) -> Key | None:
-        """
-        The attempt failed and *diagnosis* is about more than the mail. Answers whom to hold: "" is a sender's own gate.
-        """
+    def failed(self, given: Pass, diagnosis: Diagnosis, now: float) -> Scope:
+        """The attempt failed and *diagnosis* is about more than the mail. Answers who is held, or failed with it."""
         if diagnosis.kind in (Kind.TRANSIENT, Kind.UNKNOWN):
             return self._count(given, diagnosis, now)
         before = self._suspects.get(given.mail_id)
         self._suspects.put(given.mail_id, now)
         if before is not None and self._last_success > before:
             # others succeeded since: it is this mail
-            return None
+            return Scope.MAIL
         if diagnosis.kind == Kind.CONFIGURATION and self._others_do(given.sender):
-            return Key("", given.sender)
+            return Scope.SENDER
         self._close(given, diagnosis, now)
-        return Key("")
+        return Scope.MAILER
 
-    def _count(self, given: Pass, diagnosis: Diagnosis, now: float) -> Key | None:
+    def _count(self, given: Pass, diagnosis: Diagnosis, now: float) -> Scope:
         self._failed[given.mail_id] = None
         if self.closed is None and len(self._failed) < FAILURES:
-            return None
+            return Scope.MAIL
         self._close(given, diagnosis, now)
-        return Key("")
+        return Scope.MAILER
 
     def _others_do(self, sender: str) -> bool:
         """Whether somebody else's mail was accepted since this sender's last was: then it is about the sender."""
@@ -181,18 +169,15 @@ class Gate:
             wait_s = max(wait_s, diagnosis.wait_s)
         until = now + wait_s
         if self.closed is None:
-            self.closed = Closed(reason=reason, text=diagnosis.text, since=now, until=until, culprit=given.sender)
+            self.closed = Closed(reason=reason, text=diagnosis.text, since=now, until=until)
             self._ramp = None
         elif given.is_probe or reason == Reason.THROTTLED:
             self.closed.until = max(self.closed.until, until) if not given.is_probe else until
 
     def shut(self, closed: Closed) -> None:
         """Another process found it closed."""
-        if self.closed is None:
-            self.closed = closed
-            self._ramp = None
-        elif closed.reason == Reason.THROTTLED:
-            self.closed.until = max(self.closed.until, closed.until)
+        self.closed = closed
+        self._ramp = None
 
     def open(self, now: float) -> None:
         """Open slowly."""
@@ -218,16 +203,29 @@ class Gate:
         if self.closed is not None:
             self.closed.until = min(self.closed.until, now)
 
-    @property
-    def is_idle(self) -> bool:
-        """Nothing would be forgotten with it."""
-        return self.closed is None and self._ramp is None and not self._failed
-
     def rate(self, now: float) -> float:
         """Mails a second that may pass now."""
         if self.closed is not None:
             return 0.0
         return self._ramp.rate(now) if self._ramp else float("inf")
+
+
+class Bucket:
+    """Tokens that come at a rate, up to so many at once."""
+
+    def __init__(self, now: float, tokens: float) -> None:
+        self._tokens = tokens
+        self._counted = now
+
+    def has_one(self, now: float, rate: float, most: float) -> bool:
+        """Whether there is one, when *rate* came each second and *most* were kept."""
+        self._tokens = min(self._tokens + (now - self._counted) * rate, most)
+        self._counted = now
+        return self._tokens >= 1
+
+    def take(self) -> None:
+        """One less; there may be none left to take."""
+        self._tokens = max(0.0, self._tokens - 1)
 
 
 class Ramp:
@@ -240,9 +238,7 @@ class Ramp:
         self._first = first
         self._doubling_s = doubling_s
         self._last = first * open_at
-        #: mails that may pass at once, as of *_counted*
-        self._tokens = 1.0
-        self._counted = start
+        self._bucket = Bucket(start, 1.0)
         #: when the next of those who have to wait comes back
         self._next = start
 
@@ -259,11 +255,9 @@ class Ramp:
     def may_pass(self, now: float) -> bool:
         """Whether one mail more may pass now; if so, it is counted."""
         rate = self.rate(now)
-        self._tokens = min(self._tokens + (now - self._counted) * rate, max(1.0, rate * BURST_S))
-        self._counted = now
-        if self._tokens < 1:
+        if not self._bucket.has_one(now, rate, max(1.0, rate * BURST_S)):
             return False
-        self._tokens -= 1
+        self._bucket.take()
         return True
 
     def turn(self, now: float) -> float:

@@ -8,7 +8,6 @@ once. While the database is away each process goes by what it sees itself.
 
 from __future__ import annotations
 
-import bisect
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -19,7 +18,7 @@ from typing import Protocol
 import eventlet
 
 from mail_service import clock
-from mail_service.holds.gate import Closed, Gate, Pass, Wait
+from mail_service.holds.gate import Bucket, Closed, Gate, Pass, Wait
 from mail_service.ledger import StoreDown
 from mail_service.ledger.holdings import Hold, Reason
 from mail_service.logs import say
@@ -29,8 +28,6 @@ _log = logging.getLogger(__name__)
 
 #: of several failures of one attempt, the one that says most about the mailer
 _WEIGHT = (Kind.TRANSIENT, Kind.UNKNOWN, Kind.THROTTLED, Kind.CONFIGURATION)
-#: codes of an answer of the other side: it is there, and works
-_ANSWERS = ("smtp", "http")
 #: between looks at what other processes share, where no claim tells of it, seconds
 REFRESH_S = 1.0
 #: mails that become held, in one process: each second, and at once when there were none for a while
@@ -99,7 +96,6 @@ class Keeper:
         tell: Called once for each hold of a mailer and each end of one: the event's name and the hold.
         release: Called in a greenlet of its own when mail that waits for a mailer may go: the mailer, and what
             answers how many mails a second may go now (0: it is held again).
-        steps_s: The waits that held mail is given, in seconds: the next longer of them, or the longest. Empty: any.
         crowd: Attempts of one lane above which a mailer that is slow gets no more, in this process; None: no limit.
         monotonic: The clock that it goes by, seconds.
     """
@@ -111,7 +107,6 @@ class Keeper:
         hold_probe_s: float,
         tell: Callable[[str, Hold], None],
         release: Callable[[str, Callable[[], float]], object],
-        steps_s: Sequence[float] = (),
         crowd: int | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -120,11 +115,9 @@ class Keeper:
         self._probe_s = hold_probe_s * SOONER
         self._tell = tell
         self._release = release
-        self._steps_s = sorted(steps_s)
         self._crowd = crowd
-        #: mails that may become held, as of *_counted*
-        self._may_hold = HOLDS_AT_ONCE
-        self._counted = monotonic()
+        #: mails that may become held
+        self._holding = Bucket(monotonic(), HOLDS_AT_ONCE)
         self._count_again = 0.0
         self._is_any_held = False
         #: by mailer and lane: who is with it, and since when
@@ -149,15 +142,17 @@ class Keeper:
             )
         own = self._gates.get((mailer, sender)) if sender else None
         if own is not None and own.closed is not None and now < own.closed.until:
-            return self._held(mailer, own, now)
+            self._holding.take()
+            return self._held(mailer, own, own.look(now), now)
         gate = self._gate(mailer)
         answer = gate.admit(mail_id, sender, now)
         if isinstance(answer, Wait):
-            return self._held(mailer, gate, now, answer.seconds)
+            self._holding.take()
+            return self._held(mailer, gate, answer.seconds, now)
         given = own.admit(mail_id, sender, now) if own is not None else None
         if own is not None and isinstance(given, Wait):
             self._give_back(gate, answer, now)
-            return self._held(mailer, own, now, given.seconds)
+            return self._held(mailer, own, given.seconds, now)
         ticket = Ticket(mailer=mailer, lane=lane, given=answer, of_sender=given if isinstance(given, Pass) else None)
         self._with.setdefault((mailer, lane), {})[id(ticket)] = now
         return ticket
@@ -173,11 +168,12 @@ class Keeper:
     def _look_at_crowded(self, mailer: str, now: float) -> float:
         """Seconds until a mail of a mailer that is slow looks again: often enough to keep it busy."""
         gate = self._gate(mailer)
-        return self._rounded(gate.look(now, max(LOOKS_AT_CROWDED_PER_S, 3 * gate.pace)) + CROWDED_S)
+        return gate.look(now, max(LOOKS_AT_CROWDED_PER_S, 3 * gate.pace)) + CROWDED_S
 
     def look(self, mailer: str, sender: str, lane: str = "normal") -> float | None:
         """Seconds until a mail that is held already should look again; None when it should ask now."""
         if self._now() - self._refreshed > REFRESH_S:
+            # whoever puts off everything makes no claim that would tell of a change
             self._refresh()
         now = self._now()
         if self.is_crowded(mailer, lane):
@@ -185,7 +181,7 @@ class Keeper:
         for key in ((mailer, sender), (mailer, "")):
             gate = self._gates.get(key)
             if gate is not None and gate.closed is not None and now < gate.closed.until:
-                return self._rounded(gate.look(now))
+                return gate.look(now)
         return None
 
     @property
@@ -199,26 +195,15 @@ class Keeper:
             )
         return self._is_any_held
 
-    def put_off(self, mailer: str) -> float | None:
+    @property
+    def may_hold_more(self) -> bool:
         """
-        Seconds until a mail that nobody waits for comes back untouched, its mailer being held; None when it should ask.
+        Whether one mail more may become held now.
 
         To hold a mail costs as much as to send one, and there may be thousands at once: so many a second become held
         that the mail of other mailers does not notice, and the others when they come back.
         """
-        if self._now() - self._refreshed > REFRESH_S:
-            # whoever puts off everything makes no claim that would tell of a change
-            self._refresh()
-        gate = self._gates.get((mailer, ""))
-        now = self._now()
-        if gate is None or gate.closed is None or now >= gate.closed.until:
-            return None
-        self._may_hold = min(self._may_hold + (now - self._counted) * HOLDS_PER_S, HOLDS_AT_ONCE)
-        self._counted = now
-        if self._may_hold >= 1:
-            self._may_hold -= 1
-            return None
-        return self._rounded(gate.look(now))
+        return self._holding.has_one(self._now(), HOLDS_PER_S, HOLDS_AT_ONCE)
 
     def note(self, ticket: Ticket, receipts: Sequence[Receipt]) -> None:
         """Tell how an attempt went. Never raises and never waits."""
@@ -232,7 +217,7 @@ class Keeper:
         elif fault is not None:
             self._succeeded(ticket, gate, now, also_sender=False)
             self._hold_sender(ticket, fault, now)
-        elif any(diagnosis.kind == Kind.ACCEPTED or diagnosis.code.startswith(_ANSWERS) for diagnosis in diagnoses):
+        elif any(diagnosis.kind == Kind.ACCEPTED or diagnosis.is_answer for diagnosis in diagnoses):
             self._succeeded(ticket, gate, now, also_sender=True)
         else:
             # what failed here never got as far as the provider
@@ -253,7 +238,10 @@ class Keeper:
     def reason_to_wait(self, mailer: str) -> Held | None:
         """What is said to those who wait for *mailer*; None when it is not held."""
         gate = self._gates.get((mailer, ""))
-        return self._held(mailer, gate, self._now()) if gate is not None and gate.closed is not None else None
+        if gate is None or gate.closed is None:
+            return None
+        now = self._now()
+        return self._held(mailer, gate, gate.look(now), now)
 
     def holds(self) -> list[Hold]:
         """All holds of mailers and senders, as this process knows them."""
@@ -268,13 +256,13 @@ class Keeper:
     def _failed(self, ticket: Ticket, gate: Gate, fault: Diagnosis, now: float) -> None:
         before = gate.closed.until if gate.closed else None
         was_open = gate.closed is None
-        key = gate.failed(ticket.given, fault, now)
-        if key is None:
-            self._give_back(gate, ticket.given, now)
-        elif key.sender:
-            self._hold_sender(ticket, fault, now)
-        elif gate.closed is not None and (was_open or gate.closed.until != before):
-            self._share(ticket.mailer, "", _as_hold(ticket.mailer, "", gate.closed, now))
+        match gate.failed(ticket.given, fault, now):
+            case Scope.MAIL:
+                self._give_back(gate, ticket.given, now)
+            case Scope.SENDER:
+                self._hold_sender(ticket, fault, now)
+            case Scope.MAILER if gate.closed is not None and (was_open or gate.closed.until != before):
+                self._share(ticket.mailer, "", _as_hold(ticket.mailer, "", gate.closed, now))
 
     def _succeeded(self, ticket: Ticket, gate: Gate, now: float, *, also_sender: bool) -> None:
         if gate.succeeded(ticket.given, now):
@@ -290,7 +278,7 @@ class Keeper:
         own = self._gate(ticket.mailer, sender)
         was_open = own.closed is None
         given = ticket.of_sender or Pass(mail_id=ticket.given.mail_id, sender=sender)
-        if own.failed(given, fault, now) is not None and was_open and own.closed is not None:
+        if own.failed(given, fault, now) != Scope.MAIL and was_open and own.closed is not None:
             self._share(ticket.mailer, sender, _as_hold(ticket.mailer, sender, own.closed, now))
 
     def _give_back(self, gate: Gate, given: Pass, now: float) -> None:
@@ -303,19 +291,13 @@ class Keeper:
             gate = self._gates[mailer, sender] = Gate(self._probe_s)
         return gate
 
-    def _held(self, mailer: str, gate: Gate, now: float, seconds: float | None = None) -> Held:
-        seconds = self._rounded(gate.look(now) if seconds is None else seconds)
+    def _held(self, mailer: str, gate: Gate, seconds: float, now: float) -> Held:
         if gate.closed is None:
             return Held(seconds=seconds, text=f"mailer {mailer} was held, and its mail goes on little by little")
         since = clock.iso(clock.later(gate.closed.since - now))
         return Held(
             seconds=seconds, text=f"mailer {mailer} is held since {since} ({gate.closed.reason}): {gate.closed.text}"
         )
-
-    def _rounded(self, seconds: float) -> float:
-        if not self._steps_s:
-            return seconds
-        return self._steps_s[min(bisect.bisect_left(self._steps_s, seconds), len(self._steps_s) - 1)]
 
     def _catch_up(self) -> None:
         if self._store.revision != self._revision:

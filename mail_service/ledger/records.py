@@ -61,6 +61,14 @@ class Mail:
         """Those who still wait for an attempt."""
         return [address for address, state in self.recipients.items() if Status(state["status"]) not in FINAL]
 
+    def with_open(self, status: Status, detail: str | None) -> dict[str, Mapping[str, Any]]:
+        """The states of the recipients, with those who still wait in *status*."""
+        still = set(self.open_recipients)
+        return {
+            address: recipient(status, detail=detail or state["detail"]) if address in still else state
+            for address, state in self.recipients.items()
+        }
+
     def reopened(self, generation: int) -> Self:
         """The same, as a replay puts it back on its way: everybody who has no acceptance waits again."""
         recipients = {

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -20,7 +19,7 @@ from mail_service.errors import Conflict, NotFound
 from mail_service.ledger import tables
 from mail_service.ledger.database import Database
 from mail_service.ledger.ledger import dismiss_waiters, index_recipients, mail_columns, mail_of, values_of
-from mail_service.ledger.records import Mail, recipient
+from mail_service.ledger.records import Mail
 from mail_service.outcome import WAITING, Status
 
 CANCELLED = "cancelled before it was sent to everybody"
@@ -60,14 +59,13 @@ def _cancel_all(connection: Connection, ids: Sequence[str]) -> list[Changed]:
 
 def _cancel(connection: Connection, mail_id: str) -> Changed:
     mail, content = _that_waits(connection, mail_id)
-    states = _with_open(mail, Status.DISCARDED, CANCELLED)
     error = CANCELLED if mail.error is None else f"{CANCELLED}; last: {mail.error}"
     mail = replace(
         mail,
         status=Status.DISCARDED,
         # a copy that is under way must not attempt it
         generation=mail.generation + 1,
-        recipients=states,
+        recipients=mail.with_open(Status.DISCARDED, CANCELLED),
         error=error,
         next_attempt_at=None,
         not_before=None,
@@ -89,7 +87,7 @@ def _put_off(connection: Connection, mail_id: str, until: str) -> Changed:
     mail = replace(
         mail,
         status=status,
-        recipients=_with_open(mail, status, None),
+        recipients=mail.with_open(status, None),
         not_before=until,
         next_attempt_at=until,
         updated_at=clock.now_iso(),
@@ -109,15 +107,6 @@ def _that_waits(connection: Connection, mail_id: str) -> tuple[Mail, bytes]:
     if row.owner is not None:
         raise Conflict(f"mail {mail_id!r} does not wait: it is being attempted at this moment")
     return mail, bytes(row.content or b"")
-
-
-def _with_open(mail: Mail, status: Status, detail: str | None) -> dict[str, Any]:
-    """The states of the recipients, with those who still wait in *status*."""
-    still = set(mail.open_recipients)
-    return {
-        address: recipient(status, detail=detail or state["detail"]) if address in still else dict(state)
-        for address, state in mail.recipients.items()
-    }
 
 
 def _write(connection: Connection, mail: Mail) -> None:

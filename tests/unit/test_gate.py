@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from mail_service.holds.gate import FAILURES, FIRST_RATE, Gate, Key, Pass, Wait
-from mail_service.outcome import Diagnosis, Kind
+from mail_service.holds.gate import FAILURES, FIRST_RATE, Gate, Pass, Wait
+from mail_service.outcome import Diagnosis, Kind, Scope
 
 PROBE_S = 10.0
 OWN, OTHER = "own@example.org", "other@example.org"
@@ -30,7 +30,7 @@ def waits(gate: Gate, now: float, mail: str = "waits") -> float:
 def closed(kind: Kind = Kind.CONFIGURATION, wait_s: float | None = None) -> Gate:
     """A gate that was closed at second 0."""
     gate = Gate(PROBE_S)
-    assert gate.failed(passed(gate, 0, "first"), fault(kind, wait_s), 0) == Key("")
+    assert gate.failed(passed(gate, 0, "first"), fault(kind, wait_s), 0) == Scope.MAILER
     return gate
 
 
@@ -42,15 +42,15 @@ def test_one_fault_of_the_mailer_closes_it(kind: Kind) -> None:
 def test_it_closes_after_several_different_mails_met_a_provider_that_is_down() -> None:
     gate = Gate(PROBE_S)
     for number in range(FAILURES - 1):
-        assert gate.failed(passed(gate, 0, str(number)), fault(Kind.TRANSIENT), 0) is None
+        assert gate.failed(passed(gate, 0, str(number)), fault(Kind.TRANSIENT), 0) == Scope.MAIL
 
-    assert gate.failed(passed(gate, 0, "last"), fault(Kind.UNKNOWN), 0) == Key("")
+    assert gate.failed(passed(gate, 0, "last"), fault(Kind.UNKNOWN), 0) == Scope.MAILER
 
 
 def test_one_mail_that_fails_again_and_again_does_not_close_it() -> None:
     gate = Gate(PROBE_S)
 
-    assert {gate.failed(passed(gate, n, "same"), fault(Kind.TRANSIENT), n) for n in range(20)} == {None}
+    assert {gate.failed(passed(gate, n, "same"), fault(Kind.TRANSIENT), n) for n in range(20)} == {Scope.MAIL}
 
 
 def test_a_success_in_between_begins_the_count_anew() -> None:
@@ -58,7 +58,7 @@ def test_a_success_in_between_begins_the_count_anew() -> None:
     for number in range(20):
         if number % (FAILURES - 1) == 0:
             gate.succeeded(passed(gate, 0, "good"), 0)
-        assert gate.failed(passed(gate, 0, str(number)), fault(Kind.TRANSIENT), 0) is None
+        assert gate.failed(passed(gate, 0, str(number)), fault(Kind.TRANSIENT), 0) == Scope.MAIL
 
 
 def test_a_closed_gate_lets_one_probe_through_in_each_interval() -> None:
@@ -129,7 +129,7 @@ def test_a_mail_that_was_held_before_and_alone_does_not_close_it_again() -> None
     gate.failed(passed(gate, 0, "bad"), fault(Kind.THROTTLED), 0)
     gate.succeeded(passed(gate, 1, "good"), 1)
 
-    assert gate.failed(passed(gate, 30, "bad"), fault(Kind.THROTTLED), 30) is None
+    assert gate.failed(passed(gate, 30, "bad"), fault(Kind.THROTTLED), 30) == Scope.MAIL
     passed(gate, 60, "good")
 
 
@@ -137,7 +137,7 @@ def test_a_sender_who_alone_is_refused_is_held_alone() -> None:
     gate = Gate(PROBE_S)
     gate.succeeded(passed(gate, 0, "good", OTHER), 0)
 
-    assert gate.failed(passed(gate, 1, "bad", OWN), fault(Kind.CONFIGURATION), 1) == Key("", OWN)
+    assert gate.failed(passed(gate, 1, "bad", OWN), fault(Kind.CONFIGURATION), 1) == Scope.SENDER
     passed(gate, 1, "next", OTHER)
 
 
@@ -146,8 +146,8 @@ def test_a_second_sender_who_is_refused_too_closes_it_for_all() -> None:
     gate.succeeded(passed(gate, 0, "a", OWN), 0)
     gate.succeeded(passed(gate, 1, "b", OTHER), 1)
 
-    assert gate.failed(passed(gate, 2, "c", OWN), fault(Kind.CONFIGURATION), 2) == Key("", OWN)
-    assert gate.failed(passed(gate, 2, "d", OTHER), fault(Kind.CONFIGURATION), 2) == Key("")
+    assert gate.failed(passed(gate, 2, "c", OWN), fault(Kind.CONFIGURATION), 2) == Scope.SENDER
+    assert gate.failed(passed(gate, 2, "d", OTHER), fault(Kind.CONFIGURATION), 2) == Scope.MAILER
 
 
 def test_after_a_throttle_it_goes_on_at_half_the_pace() -> None:
