@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from mail_service.local.process import free_port
 from mail_service.local.smtp_server import Rule, SmtpServer
 
 from ..support.messages import a_message
@@ -63,13 +64,6 @@ class Pages:
 
     def are_there(self) -> bool:
         return self.get("/ready")[0] == 200
-
-
-def free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        port: int = taken.getsockname()[1]
-        return port
 
 
 @contextmanager

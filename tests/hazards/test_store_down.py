@@ -169,7 +169,10 @@ def test_a_mail_that_waits_for_the_database_is_delivered_although_the_process_is
     on_postgresql.start()
 
     on_postgresql.until(lambda: status(on_postgresql, "mail") == "sent", 20)
-    assert len(smtp_server.accepted()) == 1
+    # killed between the confirm and the acknowledgement, the old copy comes back too, and nobody knows how it went
+    query = "select count(*) from attempt where mail_id = 'mail' and diagnosis = 'unknown'"
+    [(unknown,)] = ask(on_postgresql.config["mail"]["database"], query)
+    assert len(smtp_server.accepted()) == 1 + unknown
 
 
 @contextmanager
