@@ -26,7 +26,7 @@ from nameko.messaging import QueueConsumer as NamekoQueueConsumer
 from nameko.messaging import QueueConsumerStopped
 
 from mail_service import topology
-from mail_service.amqp import connecting
+from mail_service.amqp import buffering, connecting
 from mail_service.amqp.slots import Slots
 
 _log = logging.getLogger(__name__)
@@ -82,6 +82,7 @@ class QueueConsumer(NamekoQueueConsumer):
                 interval_step=RECONNECT_S,
                 interval_max=LONGEST_RECONNECT_S,
             )
+            buffering.buffer(connection)
             yield connection
 
     def on_connection_error(self, exc: Exception, interval: float) -> None:
