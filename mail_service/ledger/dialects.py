@@ -16,4 +16,9 @@ def printable(text: str) -> str:
 
 def insert_into(connection: Connection, table: sa.Table) -> Any:
     """An insert that knows ``on conflict``, which both of our databases spell alike."""
-    return (postgresql if connection.dialect.name == "postgresql" else sqlite).insert(table)
+    return insert_by(connection.dialect.name, table)
+
+
+def insert_by(dialect: str, table: sa.Table) -> Any:
+    """The same for a dialect by its name."""
+    return (postgresql if dialect == "postgresql" else sqlite).insert(table)

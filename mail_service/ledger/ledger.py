@@ -22,7 +22,8 @@ from mail_service.envelope import ReplyTo
 from mail_service.errors import Conflict
 from mail_service.ledger import owner, tables
 from mail_service.ledger.database import Database, StoreDown
-from mail_service.ledger.dialects import insert_into, printable
+from mail_service.ledger.dialects import insert_by, insert_into, printable
+from mail_service.ledger.prepared import Prepared, each
 from mail_service.ledger.records import (
     Attempt,
     Change,
@@ -144,7 +145,7 @@ class Ledger:
         self.database.write(_end_intakes, mail_id)
 
     def _claim_all(self, connection: Connection, copies: Sequence[Copy]) -> list[Claim]:
-        self.revision = connection.execute(_revision).scalar_one()
+        self.revision = _revision.run(connection, [{}])[0].revision
         rows = _locked_rows(connection, {copy.mail.id for copy in copies})
         fresh: dict[str, Mail] = {}
         claimed: dict[str, Mail] = {}
@@ -280,26 +281,50 @@ def find_mail(connection: Connection, mail_id: str) -> Mail | None:
     return mail_of(row) if row else None
 
 
-_revision = sa.select(tables.shared.c.revision)
-_select_rows = sa.select(
-    *_mail_columns, tables.mail.c.owner, tables.mail.c.owned_until, tables.mail.c.content.is_(None).label("is_bare")
-).with_for_update()
+_revision = Prepared(lambda _dialect, _rows: sa.select(tables.shared.c.revision))
+
+
+def _build_locking(_dialect: str, rows: int) -> sa.ClauseElement:
+    mail = tables.mail.c
+    select = sa.select(*_mail_columns, mail.owner, mail.owned_until, mail.content.is_(None).label("is_bare"))
+    # locked in the order of their ids, so that two groups in two processes never wait for each other
+    return select.where(mail.id.in_(list(each("id", rows)))).order_by(mail.id).with_for_update()
+
+
+_lock = Prepared(_build_locking)
 
 
 def _locked_rows(connection: Connection, ids: Iterable[str]) -> dict[str, _Row]:
-    # locked in the order of their ids, so that two groups in two processes never wait for each other
-    query = _select_rows.where(tables.mail.c.id.in_(sorted(ids))).order_by(tables.mail.c.id)
-    return {
-        row.id: _Row(mail_of(row), row.owner, row.owned_until, bool(row.is_bare)) for row in connection.execute(query)
-    }
+    found = _lock.run(connection, [{"id": mail_id} for mail_id in sorted(ids)])
+    return {row.id: _Row(mail_of(row), row.owner, row.owned_until, bool(row.is_bare)) for row in found}
 
 
-def _insert_absent(connection: Connection, mails: Iterable[Mail], **more: Any) -> set[str]:
+#: what a new row is made of
+_NEW_COLUMNS = (*_MAIL_COLUMNS, "owner", "owned_until", "intake")
+
+
+def _build_insert(dialect: str, rows: int) -> sa.ClauseElement:
+    values = [dict.fromkeys(_NEW_COLUMNS)] * rows
+    insert: sa.ClauseElement = (
+        insert_by(dialect, tables.mail).values(values).on_conflict_do_nothing().returning(tables.mail.c.id)
+    )
+    return insert
+
+
+_insert = Prepared(_build_insert)
+
+
+def _insert_absent(
+    connection: Connection,
+    mails: Iterable[Mail],
+    *,
+    owner: str | None = None,
+    owned_until: str | None = None,
+    intake: str | None = None,
+) -> set[str]:
+    more = {"owner": owner, "owned_until": owned_until, "intake": intake}
     values = [{**values_of(mail), **more} for mail in sorted(mails, key=lambda mail: mail.id)]
-    if not values:
-        return set()
-    statement = insert_into(connection, tables.mail).on_conflict_do_nothing().returning(tables.mail.c.id)
-    return set(connection.execute(statement, values).scalars())
+    return {row.id for row in _insert.run(connection, values)}
 
 
 #: what a claim may change: a replay begins anew, and may make a mail of what was none
@@ -336,9 +361,7 @@ def _record_all(connection: Connection, changes: Sequence[Change]) -> list[Recor
     newest = {change.mail.id: change for change in sorted(changes, key=lambda change: change.mail.generation)}
     _upsert(connection, [newest[mail_id] for mail_id in sorted(newest)])
     attempts = [_attempt_values(change.mail, attempt) for change in changes for attempt in change.attempts]
-    if attempts:
-        # one whose commit was not heard of comes again
-        connection.execute(insert_into(connection, tables.attempt).on_conflict_do_nothing(), attempts)
+    _insert_attempts.run(connection, attempts)
     settled = [change.mail for change in newest.values() if change.mail.status.is_final or _is_held(change.mail)]
     index_recipients(connection, [change.mail for change in newest.values() if change.mail.status != Status.SENT])
     waiters = dismiss_waiters(connection, [mail.id for mail in settled])
@@ -349,19 +372,39 @@ def _is_held(mail: Mail) -> bool:
     return mail.status == Status.HELD
 
 
-def _upsert(connection: Connection, changes: Sequence[Change]) -> None:
-    statement = insert_into(connection, tables.mail)
-    columns = [*_MAIL_COLUMNS, "content", "owner", "owned_until"]
-    statement = statement.on_conflict_do_update(
+#: what the end of an attempt writes
+_SETTLED_COLUMNS = (*_MAIL_COLUMNS, "content", "owner", "owned_until")
+
+
+def _build_upsert(dialect: str, rows: int) -> sa.ClauseElement:
+    statement = insert_by(dialect, tables.mail).values([dict.fromkeys(_SETTLED_COLUMNS)] * rows)
+    upsert: sa.ClauseElement = statement.on_conflict_do_update(
         index_elements=["id"],
-        set_={name: statement.excluded[name] for name in columns if name != "id"},
+        set_={name: statement.excluded[name] for name in _SETTLED_COLUMNS if name != "id"},
         # a change that comes late must not undo a newer one
         where=tables.mail.c.generation < statement.excluded.generation,
     )
-    values = [
-        {**values_of(change.mail), "content": change.content, "owner": None, "owned_until": None} for change in changes
-    ]
-    connection.execute(statement, values)
+    return upsert
+
+
+_upsert_rows = Prepared(_build_upsert)
+
+
+def _upsert(connection: Connection, changes: Sequence[Change]) -> None:
+    free = {"owner": None, "owned_until": None}
+    _upsert_rows.run(connection, [{**values_of(change.mail), "content": change.content, **free} for change in changes])
+
+
+def _build_attempts(dialect: str, rows: int) -> sa.ClauseElement:
+    columns = [column.name for column in tables.attempt.c if column.name != "n"]
+    # one whose commit was not heard of comes again
+    insert: sa.ClauseElement = (
+        insert_by(dialect, tables.attempt).values([dict.fromkeys(columns)] * rows).on_conflict_do_nothing()
+    )
+    return insert
+
+
+_insert_attempts = Prepared(_build_attempts)
 
 
 def _attempt_values(mail: Mail, attempt: Attempt) -> dict[str, Any]:
@@ -392,13 +435,18 @@ def recipient_key(address: str) -> str:
     return address.casefold()[:400]
 
 
+def _build_dismissal(_dialect: str, rows: int) -> sa.ClauseElement:
+    waiter = tables.waiter.c
+    return sa.delete(tables.waiter).where(waiter.mail_id.in_(list(each("mail_id", rows)))).returning(*waiter)
+
+
+_dismiss = Prepared(_build_dismissal)
+
+
 def dismiss_waiters(connection: Connection, ids: Sequence[str]) -> dict[str, list[ReplyTo]]:
     """The callers who had joined the wait for these mails; they wait no longer."""
-    if not ids:
-        return {}
-    statement = sa.delete(tables.waiter).where(tables.waiter.c.mail_id.in_(ids)).returning(*tables.waiter.c)
     waiters: dict[str, list[ReplyTo]] = {}
-    for row in connection.execute(statement):
+    for row in _dismiss.run(connection, [{"mail_id": mail_id} for mail_id in ids]):
         reply_to = ReplyTo(routing_key=row.routing_key, correlation_id=row.correlation_id)
         waiters.setdefault(row.mail_id, []).append(reply_to)
     return waiters

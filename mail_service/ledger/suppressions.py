@@ -18,6 +18,7 @@ from mail_service import clock
 from mail_service.ledger import tables
 from mail_service.ledger.database import Database
 from mail_service.ledger.dialects import insert_into, printable
+from mail_service.ledger.prepared import Prepared
 from mail_service.ledger.records import Mail, recipient
 from mail_service.outcome import FINAL, Status
 
@@ -94,13 +95,13 @@ class Suppressions:
 def screened(connection: Connection, mails: Iterable[Mail]) -> list[Mail]:
     """*mails*, with whoever waits and is on the list ``suppressed``; runs inside a transaction of somebody's."""
     mails = list(mails)
-    if not mails or not connection.execute(_is_anybody).scalar():
+    if not mails or not _is_anybody.run(connection, [{}])[0][0]:
         return mails
     found = _found(connection, {key for mail in mails for address in mail.open_recipients for key in _keys(address)})
     return [_without(mail, found) for mail in mails] if found else mails
 
 
-_is_anybody = sa.select(sa.exists(sa.select(_suppression.address_key)))
+_is_anybody = Prepared(lambda _dialect, _rows: sa.select(sa.exists(sa.select(_suppression.address_key))))
 
 
 def _keys(address: str) -> list[str]:
