@@ -5,15 +5,27 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from kombu import Connection
+from kombu import Connection as KombuConnection
+
+from mail_service import tls
 
 #: seconds until a connection attempt counts as failed
 CONNECT_TIMEOUT_S = 5
 
 
+class Connection(KombuConnection):
+    """Speaks TLS with whom it means to: of several addresses, each has to show a certificate of its own."""
+
+    def _init_params(self, **params: Any) -> None:  # type: ignore[override]  # kombu passes them by name
+        # called for the first address, and again for each one that it turns to
+        is_asked_for = params["transport"] == "amqps"
+        params["ssl"] = tls.options(params["ssl"], params["hostname"], is_asked_for=is_asked_for)
+        super()._init_params(**params)  # type: ignore[no-untyped-call]  # kombu's
+
+
 def connection(config: Mapping[str, Any]) -> Connection:
     """A connection that is not yet established, as *config* (nameko's) describes it."""
-    return Connection(
+    return Connection(  # type: ignore[no-untyped-call]  # as kombu's
         config["AMQP_URI"],
         ssl=config.get("AMQP_SSL"),
         login_method=config.get("LOGIN_METHOD"),

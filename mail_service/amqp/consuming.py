@@ -11,6 +11,7 @@ broker is away.
 from __future__ import annotations
 
 import logging
+import ssl
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -25,7 +26,7 @@ from kombu.message import Message
 from nameko.messaging import QueueConsumer as NamekoQueueConsumer
 from nameko.messaging import QueueConsumerStopped
 
-from mail_service import topology
+from mail_service import tls, topology
 from mail_service.amqp import buffering, connecting
 from mail_service.amqp.slots import Slots
 
@@ -86,7 +87,9 @@ class QueueConsumer(NamekoQueueConsumer):
             yield connection
 
     def on_connection_error(self, exc: Exception, interval: float) -> None:
-        _log.warning("the broker cannot be reached (%s), next try in %g s", type(exc).__name__, interval)
+        # the name of the class alone would not say whether the certificate is old, or somebody else's
+        why = f": {tls.reason(exc)}" if isinstance(exc, ssl.SSLError) else ""
+        _log.warning("the broker cannot be reached (%s%s), next try in %g s", type(exc).__name__, why, interval)
 
     def get_consumers(self, consumer_cls: Callable[..., Consumer], channel: Any) -> Iterable[Consumer]:
         """

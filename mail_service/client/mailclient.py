@@ -43,7 +43,7 @@ class MailClient:
         amqp_uri: Of RabbitMQ; several, separated by ``;``, are tried in turn.
         timeout: Seconds that a call may take, resends included; for ``submit_many``, each 2,000 mails.
         ssl: Nameko's ``AMQP_SSL``. True, as with ``amqps://``, checks the certificate against the system's authorities
-            and the host name; py-amqp's options, such as ``ca_certs`` or ``server_hostname``, are taken as they are.
+            and the host name; a mapping has py-amqp's options, such as ``ca_certs`` or ``server_hostname``.
         login_method: Of AMQP, such as ``EXTERNAL``; nameko's ``LOGIN_METHOD``.
         default_from: Sender of messages without ``from_email``, instead of the service's own ``mail.default_from``.
         max_size: Bytes that a message may take as JSON.

@@ -8,6 +8,7 @@ from typing import Any
 
 from amqp.exceptions import AccessRefused, AMQPError, NotAllowed
 
+from mail_service import tls
 from mail_service.client.bounded import Limit
 from mail_service.client.wire import Address
 from mail_service.errors import ConfigurationError
@@ -23,6 +24,7 @@ def address(amqp_uri: str, *, ssl: Any, login_method: str | None, rpc_exchange: 
     """How to reach RabbitMQ. Raises ConfigurationError, which shows no password."""
     if not timeout_s > 0:
         raise ConfigurationError(f"timeout: expected seconds above 0, got {timeout_s!r}")
+    tls.check(ssl)
     found = Address(
         uris=tuple(uri.strip() for uri in str(amqp_uri).split(";")),
         ssl=ssl,
@@ -47,25 +49,13 @@ def arguments(config: Mapping[str, Any]) -> dict[str, Any]:
     mail = mail if isinstance(mail, Mapping) else {}
     found = {
         "amqp_uri": config.get("AMQP_URI", _DEFAULT_URI),
-        "ssl": _ssl_options(config.get("AMQP_SSL")),
+        "ssl": config.get("AMQP_SSL"),
         "login_method": config.get("LOGIN_METHOD"),
         "rpc_exchange": config.get("rpc_exchange"),
         "default_from": mail.get("default_from"),
         "max_size": mail.get("max_size"),
     }
     return {name: value for name, value in found.items() if value is not None}
-
-
-def _ssl_options(given: Any) -> Any:
-    """YAML has no word for ``ssl.CERT_REQUIRED``: its name is taken as well."""
-    if isinstance(given, Mapping) and isinstance(given.get("cert_reqs"), str):
-        name = given["cert_reqs"].rpartition(".")[2]
-        if name not in ssl_module.VerifyMode.__members__:
-            raise ConfigurationError(
-                f"AMQP_SSL.cert_reqs: expected one of {', '.join(ssl_module.VerifyMode.__members__)}, got {name!r}"
-            )
-        return {**given, "cert_reqs": ssl_module.VerifyMode[name]}
-    return given
 
 
 def reason(exc: Exception) -> str:
@@ -76,7 +66,7 @@ def reason(exc: Exception) -> str:
         case TimeoutError():
             return "does not answer in time"
         case ssl_module.SSLError():
-            return f"cannot be reached over TLS: {exc.reason or exc}"
+            return f"cannot be reached over TLS: {tls.reason(exc)}"
         case AMQPError():
             return f"closed the connection: {exc.reply_text or type(exc).__name__}"
         case OSError():

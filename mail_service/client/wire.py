@@ -16,11 +16,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any
+from urllib.parse import urlsplit
 
 from amqp.exceptions import AMQPError, NotFound
 from kombu import Connection, Exchange, Queue
 
-from mail_service import sizes, topology
+from mail_service import sizes, tls, topology
 from mail_service.client import frames
 from mail_service.client.bounded import BoundedConnection, Limit, PlainTransport, TLSTransport
 from mail_service.client.parcel import Parcel, Progress
@@ -57,7 +58,7 @@ class Address:
         """A connection that is not yet established."""
         connection = Connection(
             uri,
-            ssl=self._ssl_options(uri),
+            ssl=tls.options(self.ssl, urlsplit(uri).hostname, is_asked_for=uri.startswith("amqps:")),
             login_method=self.login_method,
             transport=TLSTransport if uri.startswith("amqps:") else PlainTransport,
             transport_options={
@@ -70,13 +71,6 @@ class Address:
         # a heartbeat from the URI would have to be kept up, and nobody is here between two mails
         connection.heartbeat = 0
         return connection
-
-    def _ssl_options(self, uri: str) -> Any:
-        if isinstance(self.ssl, dict):
-            # a copy, since kombu changes it
-            return dict(self.ssl)
-        # py-amqp checks the certificate, but its host name only if there is one; kombu puts the URI's in place of None
-        return {"server_hostname": None} if self.ssl or uri.startswith("amqps:") else False
 
     def _socket_settings(self) -> dict[int, int]:
         # when the other side's kernel is silent; py-amqp's own 1 s would end connections that only pause for a moment

@@ -6,6 +6,7 @@ import difflib
 import re
 from collections.abc import Collection, Mapping
 
+from mail_service import tls
 from mail_service.errors import ConfigurationError
 from mail_service.settings import database
 from mail_service.settings.mailers import read_mailers, read_tenants
@@ -61,6 +62,8 @@ def _check_nameko_keys(config: Mapping[str, object], mistakes: Mistakes) -> None
     if "AMQP_URI" in config and not _is_url(config["AMQP_URI"]):
         # its value is not shown: even where it is no URL, there may be a password in it
         mistakes.add("AMQP_URI", "expected a URL like pyamqp://user:password@host:5672/vhost")
+    for path, problem in tls.problems(config.get("AMQP_SSL")):
+        mistakes.add(path, problem)
     if not _is_web_address(config.get("WEB_SERVER_ADDRESS")):
         address = shown(config["WEB_SERVER_ADDRESS"])
         mistakes.add("WEB_SERVER_ADDRESS", f"expected [address:]port like 127.0.0.1:8000, got {address}")

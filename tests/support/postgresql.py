@@ -9,11 +9,13 @@ import shutil
 import subprocess
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 import psycopg
+import psycopg.sql
 
 from mail_service.local.packages import install
 from mail_service.local.process import Child, environment, free_port, last_lines
@@ -78,6 +80,36 @@ class Postgresql:
             if time.monotonic() > deadline:
                 raise NoPostgresql(f"PostgreSQL did not start:\n{last_lines(self.folder / 'output')}")
             time.sleep(0.1)
+
+    def speak_tls(self, certificate: Path, key: Path) -> None:
+        """Show *certificate* to whoever connects from now on."""
+        own = {"ssl_cert_file": self.folder / "server.pem", "ssl_key_file": self.folder / "server.key"}
+        for given, copy in zip((certificate, key), own.values(), strict=True):
+            copy.write_bytes(given.read_bytes())
+            # it refuses a key that others can read
+            copy.chmod(0o600)
+            if self._user:
+                os.chown(copy, self._user.pw_uid, self._user.pw_gid)
+        self._set({**{name: str(path) for name, path in own.items()}, "ssl": "on"})
+
+    def speak_plainly(self) -> None:
+        self._set({"ssl": "off"})
+
+    def _set(self, settings: Mapping[str, str]) -> None:
+        with psycopg.connect(self._conninfo("postgres"), autocommit=True) as connection:
+            for name, value in settings.items():
+                statement = psycopg.sql.SQL("ALTER SYSTEM SET {} = {}")
+                connection.execute(statement.format(psycopg.sql.Identifier(name), psycopg.sql.Literal(value)))
+            before = connection.execute("SELECT pg_conf_load_time()").fetchone()
+            connection.execute("SELECT pg_reload_conf()")
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            # a process of its own each time, since each reads the settings when it gets round to it
+            with psycopg.connect(self._conninfo("postgres")) as connection:
+                if connection.execute("SELECT pg_conf_load_time()").fetchone() != before:
+                    return
+            time.sleep(0.02)
+        raise NoPostgresql("PostgreSQL did not read its settings again.")
 
     def stop(self) -> None:
         self._running.stop()
