@@ -116,7 +116,10 @@ class Acceptance:
         mailers = self._settings.mailers_of(tenant if isinstance(tenant, str) else None)
         parsed = Options.parse(options, mailers=mailers, schedules=self._settings.schedules)
         canonical = messages.validate(
-            message, default_from=self._settings.default_from, max_size=self._settings.max_size
+            message,
+            default_from=self._settings.default_from,
+            max_size=self._settings.max_size,
+            limits=self._settings.limits,
         )
         envelope = seal(
             message,

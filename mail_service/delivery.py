@@ -118,7 +118,9 @@ def read(body: bytes, headers: Mapping[str, Any], *, redelivered: bool, settings
     Everything is checked again here: clients publish to the work queue themselves, and so can anybody else.
     """
     envelope = Envelope.parse(body)
-    canonical = message.validate(envelope.message, default_from=settings.default_from, max_size=settings.max_size)
+    canonical = message.validate(
+        envelope.message, default_from=settings.default_from, max_size=settings.max_size, limits=settings.limits
+    )
     options = Options.parse(envelope.options)
     recipients = {
         address: dict(envelope.settled.get(address) or recipient(Status.QUEUED))

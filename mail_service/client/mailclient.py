@@ -21,6 +21,8 @@ from mail_service.client.wire import Wire
 from mail_service.client.wires import Wires
 from mail_service.envelope import seal
 from mail_service.errors import InvalidMessage, MailServiceError, NotFound, Timeout, Unavailable
+from mail_service.limits import DEFAULT as DEFAULT_LIMITS
+from mail_service.limits import Limits
 from mail_service.message import Options, validate
 from mail_service.message.checks import Checked, checked_as_given
 
@@ -46,7 +48,8 @@ class MailClient:
             and the host name; a mapping has py-amqp's options, such as ``ca_certs`` or ``server_hostname``.
         login_method: Of AMQP, such as ``EXTERNAL``; nameko's ``LOGIN_METHOD``.
         default_from: Sender of messages without ``from_email``, instead of the service's own ``mail.default_from``.
-        max_size: Bytes that a message may take as JSON.
+        max_size: Bytes that a message may take as JSON; the service's ``mail.max_size``.
+        limits: Of everything else; the service's ``mail.max_recipients`` and so on.
         rpc_exchange: Nameko's configuration key of this name.
 
     The look-up of RabbitMQ's host name has the resolver's own time limits, not ours.
@@ -61,11 +64,12 @@ class MailClient:
         login_method: str | None = None,
         default_from: str | None = None,
         max_size: int = DEFAULT_MAX_SIZE,
+        limits: Limits = DEFAULT_LIMITS,
         rpc_exchange: str = "nameko-rpc",
     ) -> None:
         self._timeout_s = timeout
         self._default_from = default_from
-        self._max_size = max_size
+        self._most: dict[str, Any] = {"max_size": max_size, "limits": limits}
         address = reading.address(
             amqp_uri, ssl=ssl, login_method=login_method, rpc_exchange=rpc_exchange, timeout_s=timeout
         )
@@ -125,7 +129,7 @@ class MailClient:
         """
         chosen = Options.parse(options)
         message = self._with_sender(message)
-        validate(message, default_from=UNKNOWN_SENDER, max_size=self._max_size)
+        validate(message, default_from=UNKNOWN_SENDER, **self._most)
         # an id of ours: a request that has to be repeated is the same mail
         options = {**chosen.to_json(), "id": chosen.id or str(uuid.uuid4())}
         return dict(self.call("send", message, timeout=timeout, **options))
@@ -207,7 +211,7 @@ class MailClient:
     def _seal(self, message: Any, options: Any) -> Parcel:
         chosen = Options.parse(options)
         message = self._with_sender(message)
-        return _sealed(checked_as_given(message, default_from=UNKNOWN_SENDER, max_size=self._max_size), chosen)
+        return _sealed(checked_as_given(message, default_from=UNKNOWN_SENDER, **self._most), chosen)
 
     def _prepare(self, message: Any) -> Parcel | InvalidMessage:
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl as ssl_module
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
 from amqp.exceptions import AccessRefused, AMQPError, NotAllowed
@@ -12,10 +13,12 @@ from mail_service import tls
 from mail_service.client.bounded import Limit
 from mail_service.client.wire import Address
 from mail_service.errors import ConfigurationError
+from mail_service.limits import Limits
 
 #: nameko's own default
 _DEFAULT_URI = "pyamqp://guest:guest@localhost"
 _SCHEMES = ("amqp", "amqps", "pyamqp")
+_LIMITS = tuple(field.name for field in fields(Limits))
 #: of a call's time limit, how much a silent connection may use up before another one is tried
 _PATIENCE_SHARE = 1 / 3
 
@@ -54,6 +57,7 @@ def arguments(config: Mapping[str, Any]) -> dict[str, Any]:
         "rpc_exchange": config.get("rpc_exchange"),
         "default_from": mail.get("default_from"),
         "max_size": mail.get("max_size"),
+        "limits": Limits(**{name: mail[name] for name in _LIMITS if mail.get(name) is not None}),
     }
     return {name: value for name, value in found.items() if value is not None}
 

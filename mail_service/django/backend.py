@@ -120,7 +120,12 @@ class EmailBackend(BaseEmailBackend):
             given = {"id": letter.id, **self._options(email)}
             letter.id = given["id"]
             options = Options.parse(given)
-            checked = checked_dump(email, default_from=UNKNOWN_SENDER, max_size=self.settings.max_size)
+            checked = checked_dump(
+                email,
+                default_from=UNKNOWN_SENDER,
+                max_size=self.settings.max_size,
+                limits=self.settings.limits,
+            )
             letter.mail = checked, options
         except InvalidMessage as exc:
             letter.fail(exc)

@@ -24,8 +24,10 @@ from django.conf import settings as django_settings
 from django.core.exceptions import ImproperlyConfigured
 from django.db import DEFAULT_DB_ALIAS
 
+from mail_service import limits
 from mail_service.client.mailclient import DEFAULT_MAX_SIZE, DEFAULT_TIMEOUT_S
 from mail_service.errors import InvalidMessage
+from mail_service.limits import Limits
 from mail_service.message import Options
 from mail_service.message.words import nearest
 
@@ -48,6 +50,11 @@ class Settings:
     rpc_exchange: str = "nameko-rpc"
     #: MAX_SIZE: bytes of a message as JSON; the service's ``mail.max_size``
     max_size: int = DEFAULT_MAX_SIZE
+    #: MAX_RECIPIENTS, MAX_ATTACHMENTS, MAX_HEADER_LENGTH, MAX_NESTING: of a message; the service's of the same names
+    max_recipients: int = limits.DEFAULT.max_recipients
+    max_attachments: int = limits.DEFAULT.max_attachments
+    max_header_length: int = limits.DEFAULT.max_header_length
+    max_nesting: int = limits.DEFAULT.max_nesting
     #: WAIT: return when the mail is delivered, and raise what delivery raised; else once RabbitMQ has it
     wait: bool = False
     #: TIMEOUT: seconds that a call may take; with WAIT, for each message
@@ -58,6 +65,11 @@ class Settings:
     outbox: bool | str = False
     #: OPTIONS: of every mail that has none of its own
     options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def limits(self) -> Limits:
+        """What one message may have, but for its size."""
+        return limits.of(self)
 
 
 def read(entry: Mapping[str, Any] | None = None, *, place: str = NAME) -> Settings:
@@ -195,6 +207,10 @@ _KEYS = {
     "LOGIN_METHOD": _Key("login_method", _of_type(str | None, "the name of a login method, such as 'PLAIN'")),
     "RPC_EXCHANGE": _Key("rpc_exchange", _of_type(str, "the name of an exchange")),
     "MAX_SIZE": _Key("max_size", _above_zero(int, "a number of bytes")),
+    "MAX_RECIPIENTS": _Key("max_recipients", _above_zero(int, "a number of recipients")),
+    "MAX_ATTACHMENTS": _Key("max_attachments", _above_zero(int, "a number of attachments")),
+    "MAX_HEADER_LENGTH": _Key("max_header_length", _above_zero(int, "a number of characters")),
+    "MAX_NESTING": _Key("max_nesting", _above_zero(int, "a number of levels")),
     "WAIT": _Key("wait", _of_type(bool, "True or False")),
     "TIMEOUT": _Key("timeout_s", _above_zero(int | float, "seconds")),
     "ON_COMMIT": _Key("on_commit", _on_commit_problem, _aliases),

@@ -63,6 +63,11 @@ def addr_spec(address: str) -> str:
     return spec
 
 
+def is_plain(address: str) -> bool:
+    """Whether *address* is in one of the usual forms, which are read in no time."""
+    return _PLAIN.fullmatch(address) is not None
+
+
 def check_header(value: str) -> None:
     """Raise ``BadAddress`` when Django could not encode *value* in one of the ``ADDRESS_HEADERS``."""
     if value.isascii():

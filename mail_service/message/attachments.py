@@ -45,6 +45,7 @@ def _attachment(value: object, place: str, index: int, check: Check) -> dict[str
     encoded, content = _base64(given["content"], f"{place}.content")
     kind = allow(check.take("attachments", index, "content"), ("text", *_STYLES), f"{place}.content")
     filename = line(given.get("filename", ""), f"{place}.filename", check)
+    check.lengthen_header(len(filename), f"{place}.filename")
     mimetype = _mimetype(given["mimetype"], f"{place}.mimetype", check) if "mimetype" in given else _guess(filename)
     if kind == "text" or (kind is None and mimetype.startswith("text/")):
         mimetype = _type_of_text(content, mimetype, kind, f"{place}.content")
@@ -129,7 +130,7 @@ def _decode(text: str) -> bytes:
 
 def whole_mime(value: object, place: str, check: Check) -> str:
     encoded, raw = _base64(value, place)
-    if encoded and check.strict and (problem := mime.problem(raw)):
+    if encoded and check.strict and (problem := mime.problem(raw, deepest=check.deepest)):
         raise InvalidMessage(place, problem)
     return encoded
 
@@ -138,4 +139,5 @@ def _mimetype(value: object, place: str, check: Check) -> str:
     given = text(value, place, check)
     if not _MIMETYPE.fullmatch(given):
         raise InvalidMessage(place, "must be type/subtype, such as application/pdf")
+    check.lengthen_header(len(given), place)
     return given

@@ -7,15 +7,14 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
 
+from mail_service import limits
 from mail_service.errors import InvalidMessage
+from mail_service.limits import Limits
 from mail_service.message import kinds
 from mail_service.message.words import got, nearest
 
 #: what ``json.loads`` returns; spelled out it would need a cast at every step into it
 JSON = Any
-
-#: levels of lists and objects inside a field that may hold anything; far below where Python's own JSON gives up
-MAX_DEPTH = 64
 
 #: what ends a line for Django (CR, LF) or for the ``str.splitlines`` inside Python's email package, and NUL
 _BREAK = re.compile("[\r\n\0\x0b\x0c\x1c\x1d\x1e]")
@@ -27,10 +26,16 @@ class Check:
 
     #: False for ``dump`` and ``load``, which carry also what would not be accepted as a mail to send
     strict: bool
+    #: of a strict one
+    limits: Limits = limits.DEFAULT
     #: ``types`` entries that no field has answered for yet
     kinds: dict[str, Any] = field(default_factory=dict)
     #: those that a field has
     settled: dict[str, Any] = field(default_factory=dict)
+    #: characters that the header has so far
+    header_length: int = 0
+    #: of the addresses that only the parser can read, the squares of their lengths
+    address_cost: int = 0
 
     def take(self, *path: str | int) -> Any:
         """Return the entry of ``types`` for this place, if there is one; the caller answers for it."""
@@ -42,9 +47,33 @@ class Check:
             self.settled[pointer] = kind
         return kind
 
+    @property
+    def deepest(self) -> int:
+        """Levels of lists and objects in one another."""
+        return min(self.limits.max_nesting, limits.DEEPEST) if self.strict else limits.DEEPEST
 
-def too_deep(place: str) -> InvalidMessage:
-    return InvalidMessage(place.partition("[")[0], f"is nested deeper than {MAX_DEPTH} levels")
+    def count(self, many: Collection[object], place: str, setting: str, *, others: int = 0) -> None:
+        """Raise when there are more of something, with *others* elsewhere, than the *setting* allows."""
+        most = getattr(self.limits, setting)
+        if self.strict and len(many) + others > most:
+            raise InvalidMessage(place, f"has {len(many) + others:,} entries; {_at_most(most, setting)}")
+
+    def lengthen_header(self, by: int, place: str) -> None:
+        """Raise when what the message puts into its header fields becomes too long."""
+        self.header_length += by
+        most = self.limits.max_header_length
+        if self.strict and self.header_length > most:
+            problem = f"makes the header {self.header_length:,} characters long; {_at_most(most, 'max_header_length')}"
+            raise InvalidMessage(place, problem)
+
+
+def _at_most(most: int, setting: str) -> str:
+    return f"at most {most:,} are allowed (mail.{setting})"
+
+
+def too_deep(place: str, deepest: int) -> InvalidMessage:
+    problem = f"is nested deeper than {deepest} levels; {_at_most(deepest, 'max_nesting')}"
+    return InvalidMessage(place.partition("[")[0], problem)
 
 
 def unknown(name: object, place: str, known: Collection[str]) -> InvalidMessage:

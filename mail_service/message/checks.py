@@ -18,14 +18,22 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
+from mail_service import limits as all_limits
 from mail_service.errors import InvalidMessage
+from mail_service.limits import DEEPEST, Limits
 from mail_service.message import kinds
 from mail_service.message.addresses import BadAddress, addr_spec, unique
-from mail_service.message.checking import JSON, MAX_DEPTH, Check, too_deep, unknown, wrong
+from mail_service.message.checking import JSON, Check, too_deep, unknown, wrong
 from mail_service.message.fields import ANYMAIL_FIELDS, FIELDS, NULLABLE, TYPED, iso, sender
 from mail_service.message.words import got, key
 
 DEFAULT_MAX_SIZE = 25_000_000
+#: fields whose entries are counted together, and the setting that has the most there may be
+_COUNTED = (
+    (("to", "cc", "bcc"), "max_recipients"),
+    (("reply_to",), "max_recipients"),
+    (("attachments", "alternatives"), "max_attachments"),
+)
 _SURROGATE = re.compile("[\ud800-\udfff]")
 SURROGATE = "has half of a surrogate pair, which is no character"
 _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
@@ -43,30 +51,42 @@ class Checked:
     sender: str
 
 
-def validate(message: object, *, default_from: str | None = None, max_size: int = DEFAULT_MAX_SIZE) -> dict[str, JSON]:
+def validate(
+    message: object,
+    *,
+    default_from: str | None = None,
+    max_size: int = DEFAULT_MAX_SIZE,
+    limits: Limits = all_limits.DEFAULT,
+) -> dict[str, JSON]:
     """
     Return the canonical form of *message*, which may be any JSON value.
 
     Args:
         default_from: Used when the message has no ``from_email``.
         max_size: Bytes that the message may take as compact JSON in UTF-8.
+        limits: Of everything else.
 
     Raises:
         InvalidMessage: names the place, such as ``to[2]`` or ``headers["X-Foo"]``, but shows no value of it.
     """
-    return _complete(canonical_form(message, strict=True, max_size=max_size), default_from)
+    given, _ = as_json(message, max_size)
+    return _complete(_canonical(given, strict=True, limits=limits), default_from)
 
 
-def checked_as_given(message: object, *, default_from: str, max_size: int) -> Checked:
+def checked_as_given(
+    message: object, *, default_from: str, max_size: int, limits: Limits = all_limits.DEFAULT
+) -> Checked:
     """Do as ``validate``; the message travels as it was handed in."""
     given, text = as_json(message, max_size)
-    canonical = _complete(_canonical(given, strict=True), default_from)
+    canonical = _complete(_canonical(given, strict=True, limits=limits), default_from)
     return Checked(message=given, text=text, sender=canonical.get("from_email", ""))
 
 
-def checked_in_canonical_form(message: dict[str, JSON], *, default_from: str, max_size: int) -> Checked:
+def checked_in_canonical_form(
+    message: dict[str, JSON], *, default_from: str, max_size: int, limits: Limits = all_limits.DEFAULT
+) -> Checked:
     """Do the same for a message that travels in canonical form; the default sender is not added to it."""
-    canonical = _canonical(message, strict=True)
+    canonical = _canonical(message, strict=True, limits=limits)
     _, text = as_json(canonical, max_size)
     complete = _complete(dict(canonical), default_from)
     return Checked(message=canonical, text=text, sender=complete.get("from_email", ""))
@@ -98,8 +118,10 @@ def as_json(message: object, max_size: int | None) -> tuple[dict[str, JSON], str
     return message, text
 
 
-def _canonical(message: dict[str, JSON], *, strict: bool) -> dict[str, JSON]:
-    check = Check(strict=strict, kinds=_kinds(message))
+def _canonical(message: dict[str, JSON], *, strict: bool, limits: Limits = all_limits.DEFAULT) -> dict[str, JSON]:
+    check = Check(strict=strict, limits=limits, kinds=_kinds(message))
+    if strict:
+        _count(message, check)
     canonical: dict[str, JSON] = {}
     for name, value in message.items():
         if (checker := FIELDS.get(name)) is None:
@@ -113,6 +135,16 @@ def _canonical(message: dict[str, JSON], *, strict: bool) -> dict[str, JSON]:
     if check.kinds or check.settled:
         canonical["types"] = _settle_kinds(canonical, check)
     return canonical
+
+
+def _count(message: dict[str, JSON], check: Check) -> None:
+    """Raise for too much of something before it is looked at one by one; what is no list, others complain about."""
+    for names, setting in _COUNTED:
+        others = 0
+        for name in names:
+            if isinstance(many := message.get(name), list | tuple):
+                check.count(many, name, setting, others=others)
+                others += len(many)
 
 
 def _complete(canonical: dict[str, JSON], default_from: str | None) -> dict[str, JSON]:
@@ -160,8 +192,8 @@ def send_at(canonical: dict[str, JSON]) -> datetime | None:
 
 def _find_unwritable(value: object, place: str, depth: int) -> None:
     """Raise naming the first place that ``_encode`` stumbled over."""
-    if depth > MAX_DEPTH:
-        raise too_deep(place)
+    if depth > DEEPEST:
+        raise too_deep(place, DEEPEST)
     match value:
         case str() if _SURROGATE.search(value):
             raise InvalidMessage(place, SURROGATE)

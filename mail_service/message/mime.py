@@ -14,6 +14,8 @@ from email.policy import Policy
 from io import BytesIO
 from typing import Any
 
+from mail_service import limits
+
 _LINE_END = re.compile(rb"\r\n|\r|\n")
 _END_OF_HEADERS = re.compile(rb"\r?\n\r?\n|\r\r")
 
@@ -31,7 +33,7 @@ _BROKEN = (
 )
 
 
-def problem(raw: bytes) -> str:
+def problem(raw: bytes, *, deepest: int = limits.DEEPEST) -> str:
     """
     Say why *raw* is no MIME part or message, or return an empty string.
 
@@ -44,9 +46,17 @@ def problem(raw: bytes) -> str:
             return "is not MIME: it does not begin with a header"
         if top.get_content_maintype() != "multipart":
             return _found(top, _BROKEN_HEADERS)
-        return next(filter(None, (_found(part, _BROKEN) for part in message_from_bytes(raw).walk())), "")
+        whole = message_from_bytes(raw)
+        if _is_deeper(whole, deepest):
+            return f"has parts inside parts; at most {deepest} levels are allowed (mail.max_nesting)"
+        return next(filter(None, (_found(part, _BROKEN) for part in whole.walk())), "")
     except Exception as error:  # noqa: BLE001  # parts inside parts a thousand deep, and what the parser stumbles over
         return f"is not well-formed MIME: {type(error).__name__}"
+
+
+def _is_deeper(part: Message[Any, Any], levels: int) -> bool:
+    parts = part.get_payload() if part.is_multipart() else ()
+    return bool(parts) and (levels == 0 or any(_is_deeper(each, levels - 1) for each in parts))  # type: ignore[arg-type]
 
 
 def _found(part: Message[Any, Any], defects: tuple[type, ...]) -> str:

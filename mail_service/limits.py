@@ -1,0 +1,32 @@
+"""How much one message may have of what costs time or memory: the settings ``mail.max_…`` but for ``max_size``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Final
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What is above one of them is refused; the error names the setting."""
+
+    #: in to, cc and bcc together, and again in reply_to; a recipient takes about 100 bytes in each record of the mail
+    max_recipients: int = 10_000
+    #: attachments and alternatives together
+    max_attachments: int = 1_000
+    #: characters of all that a message itself puts into header fields, names included, addresses not: subject, headers,
+    #: names and types of attachments. Python 3.12 folds about 30,000 in a second. Postfix cuts a single field of more
+    #: than 102,400 bytes (postconf(5), header_size_limit).
+    max_header_length: int = 65_536
+    #: levels of lists and objects inside a field, and of MIME parts inside a part; never more than ``DEEPEST``
+    max_nesting: int = 64
+
+
+#: far below where Python's own JSON gives up
+DEEPEST: Final = 64
+DEFAULT: Final = Limits()
+
+
+def of(settings: object) -> Limits:
+    """The limits that *settings* has as attributes of the same names."""
+    return Limits(**{each.name: getattr(settings, each.name) for each in fields(Limits)})

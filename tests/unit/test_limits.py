@@ -1,0 +1,185 @@
+"""How much one message may have: each limit, at it and one above, and the setting that the error names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+import pytest
+
+from mail_service.client import MailClient
+from mail_service.delivery import read
+from mail_service.envelope import seal
+from mail_service.errors import InvalidMessage
+from mail_service.limits import Limits
+from mail_service.message import dump, load, validate
+from mail_service.message.checks import checked_as_given
+from mail_service.settings import Settings, load_settings
+from tests.support.messages import a_message, in_base64
+
+LIMITS = Limits(max_recipients=10, max_attachments=5, max_header_length=1000, max_nesting=3)
+
+
+def people(number: int) -> list[str]:
+    return [f"person-{each}@example.org" for each in range(number)]
+
+
+def files(number: int) -> list[dict[str, str]]:
+    # 28 characters of header each: a.txt and text/plain, and 13 for nothing that is counted
+    return [{"filename": "a.txt", "content": "", "mimetype": "text/plain"}] * number
+
+
+def nested(levels: int) -> Any:
+    return [nested(levels - 1)] if levels else 1
+
+
+def parts(levels: int) -> str:
+    """Base64 of a MIME part with multiparts in one another."""
+    raw = b"Content-Type: text/plain\n\nx\n"
+    for level in range(levels):
+        raw = b"Content-Type: multipart/mixed; boundary=b%d\n\n--b%d\n%s\n--b%d--\n" % (level, level, raw, level)
+    return in_base64(raw)
+
+
+#: setting, what is wrong where there is one too many, and how to make a message with that many
+CASES: dict[str, tuple[str, str, int, Callable[[int], dict[str, Any]]]] = {
+    "to": ("max_recipients", "to", 10, lambda many: a_message(to=people(many))),
+    "to and cc": ("max_recipients", "cc", 10, lambda many: a_message(to=people(4), cc=people(many - 4))),
+    "to, cc and bcc": (
+        "max_recipients",
+        "bcc",
+        10,
+        lambda many: a_message(to=people(4), cc=people(4), bcc=people(many - 8)),
+    ),
+    "the same one": ("max_recipients", "to", 10, lambda many: a_message(to=["ann@example.org"] * many)),
+    "reply_to": ("max_recipients", "reply_to", 10, lambda many: a_message(reply_to=people(many))),
+    "attachments": ("max_attachments", "attachments", 5, lambda many: a_message(attachments=files(many))),
+    "attachments and alternatives": (
+        "max_attachments",
+        "alternatives",
+        5,
+        lambda many: a_message(
+            attachments=files(2), alternatives=[{"content": "", "mimetype": "text/html"}] * (many - 2)
+        ),
+    ),
+    "subject": ("max_header_length", "subject", 1000, lambda many: a_message(subject="x" * many)),
+    "a header": (
+        "max_header_length",
+        'headers["X-A"]',
+        1000,
+        lambda many: a_message(subject="", headers={"X-A": "x" * (many - 3)}),
+    ),
+    "all headers": (
+        "max_header_length",
+        'headers["X-2"]',
+        1000,
+        lambda many: a_message(subject="x" * 100, headers={"X-1": "x" * 297, "X-2": "x" * (many - 403)}),
+    ),
+    "a header's name": (
+        "max_header_length",
+        f'headers["{"x" * 100}"]',
+        1000,
+        lambda many: a_message(subject="", headers={"x" * many: ""}),
+    ),
+    "a file's name": (
+        "max_header_length",
+        "attachments[0].filename",
+        1000,
+        lambda many: a_message(subject="x" * 10, attachments=[{"filename": "x" * (many - 10), "content": ""}]),
+    ),
+    "a file's type": (
+        "max_header_length",
+        "attachments[0].mimetype",
+        1000,
+        lambda many: a_message(subject="", attachments=[{"content": "", "mimetype": "a/b;" + "x" * (many - 4)}]),
+    ),
+    "a text's type": (
+        "max_header_length",
+        "content_subtype",
+        1000,
+        lambda many: a_message(subject="", content_subtype="x" * many),
+    ),
+    "merge_headers": (
+        "max_header_length",
+        'merge_headers["b@example.org"]["X-A"]',
+        1000,
+        lambda many: a_message(
+            subject="",
+            merge_headers={"a@example.org": {"X-A": "x" * 900}, "b@example.org": {"X-A": "x" * (many - 3)}},
+        ),
+    ),
+    "metadata": ("max_nesting", "metadata", 3, lambda many: a_message(metadata={"a": nested(many)})),
+    "esp_extra": ("max_nesting", "esp_extra", 3, lambda many: a_message(esp_extra={"a": nested(many)})),
+    "parts": (
+        "max_nesting",
+        "attachments[0].mime",
+        3,
+        lambda many: a_message(attachments=[{"mime": parts(many)}]),
+    ),
+    "a whole mail": ("max_nesting", "mime", 3, lambda many: a_message(mime=parts(many))),
+}
+
+
+@pytest.mark.parametrize(("setting", "field", "most", "make"), CASES.values(), ids=CASES)
+def test_what_is_above_a_limit_is_refused_by_its_name(
+    setting: str, field: str, most: int, make: Callable[[int], dict[str, Any]]
+) -> None:
+    validate(make(most), limits=LIMITS)
+
+    with pytest.raises(InvalidMessage, match=rf"\(mail\.{setting}\)") as refused:
+        validate(make(most + 1), limits=LIMITS)
+
+    assert refused.value.field == field
+
+
+@pytest.mark.parametrize("name", ["to", "attachments", "subject", "esp_extra"])
+def test_every_door_has_the_same_limits(name: str) -> None:
+    setting, _, most, make = CASES[name]
+    settings = Settings(**asdict(LIMITS))
+    client = MailClient("amqp://guest:guest@127.0.0.1:1//", limits=LIMITS, timeout=1)
+
+    with pytest.raises(InvalidMessage, match=setting):
+        read(seal(make(most + 1), {}, door="submit").body(), {}, redelivered=False, settings=settings)
+    with pytest.raises(InvalidMessage, match=setting):
+        client.submit(make(most + 1))
+    with pytest.raises(InvalidMessage, match=setting):
+        client.send(make(most + 1))
+
+
+def test_what_is_dumped_and_loaded_has_no_limits() -> None:
+    """A program may carry what it likes; the doors decide what is mailed."""
+    message = a_message(to=people(11_000), subject="x" * 70_000)
+
+    assert dump(load(message))["to"] == message["to"]
+
+
+def test_the_limits_are_configured_one_by_one() -> None:
+    config = {"max_recipients": 20_000, "max_attachments": 0, "max_header_length": 998, "max_nesting": 0}
+
+    settings = load_settings({"mail": config})
+
+    assert settings.limits == Limits(**config)
+    assert settings.masked().items() >= config.items()
+    assert MailClient.from_config({"mail": config})._most["limits"] == settings.limits
+
+
+def test_the_usual_limits_let_every_usual_mail_pass() -> None:
+    """Ten times the recipients of the largest providers, the References of a long thread, many files."""
+    message = a_message(
+        to=[f'"Bee, Ann {each}" <person-{each}@example.org>' for each in range(10_000)],
+        headers={"References": "<id@example.org> " * 600},
+        attachments=files(1000),
+    )
+
+    validate(message)
+
+
+def test_long_addresses_cannot_take_up_a_process() -> None:
+    """The parser's time grows with the square of the length: 10,000 of these would take minutes."""
+    long = [f"person-{each}@example.org" + "(x)" * 600 for each in range(100)]
+
+    with pytest.raises(InvalidMessage, match="takes too long") as refused:
+        checked_as_given(a_message(to=long), default_from="", max_size=10**7)
+
+    assert refused.value.field.startswith("to[")
