@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime
+from email.charset import Charset
 from typing import Any
 
 from mail_service.errors import InvalidMessage
@@ -20,9 +21,10 @@ from mail_service.message.words import got, key
 
 #: RFC 5322, 3.6.8: printable ASCII but the colon
 _HEADER_NAME = re.compile(r"[!-9;-~]+")
+#: Python's codecs leave out whatever is no letter or digit, so that it knows "utf\r\n8"; in a header it must not stand
+_CHARSET = re.compile(r"[ !#-\[\]-~]*")
 #: RFC 2045, 5.1; Django passes parameters through, as in ``calendar; method=REQUEST``
 _SUBTYPE = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`{|}~-]+(?:[ \t]*;[ -~]*)?")
-
 #: The standard library's parser takes up to 9 ns times the square of an address's length, so all of a message's take at
 #: most 2 s. That are 20,000 addresses of 100 characters.
 _MOST_ADDRESS_COST = 200_000_000
@@ -105,15 +107,26 @@ def _subject(value: object, place: str, check: Check) -> str:
 
 def _encoding(value: object, place: str, check: Check) -> str:
     name = text(value, place, check)
+    if check.strict and not _CHARSET.fullmatch(name):
+        raise InvalidMessage(place, "must be the name of a charset: one line of ASCII without quotes")
     try:
         " ".encode(name or "utf-8")
         if (details := check.take(place)) is not None:
-            kinds.to_charset(name, details)
+            _check_charsets(kinds.to_charset(name, details), check)
     except LookupError as error:
         raise InvalidMessage(place, "must be a text encoding that Python knows, such as utf-8 or iso-8859-1") from error
     except ValueError as error:  # codecs such as "undefined", names with NUL; details of a Charset
         raise InvalidMessage(place, f"cannot be used: {error}") from error
     return name
+
+
+def _check_charsets(made: Charset, check: Check) -> None:
+    """Raise ValueError for names of a charset that no header can have, LookupError for those that Python has not."""
+    for name in (made.output_charset, made.input_codec, made.output_codec):
+        if name is not None and check.strict:
+            if not _CHARSET.fullmatch(name):
+                raise ValueError("its names must be one line of ASCII without quotes")
+            " ".encode(name)
 
 
 def _flag(value: object, place: str, _check: Check) -> bool:
