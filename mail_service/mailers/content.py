@@ -32,6 +32,9 @@ ANYMAIL_FIELDS: Final = (
 #: with one of these, even an empty one, Anymail sends each recipient in ``to`` a mail that does not show the others
 _BATCH_FIELDS: Final = frozenset({"merge_data", "merge_headers", "merge_metadata"})
 
+#: lines that do not belong to the field
+BROKEN_FOLD = re.compile(rb"\n(?![ \t]|\Z)|\r(?!\n)")
+_PYTHON_CHECKS_HEADERS: Final = hasattr(email.policy.default, "verify_generated_headers")
 _LONE_LINE_END = re.compile(rb"\r(?!\n)|(?<!\r)\n")
 
 
@@ -43,12 +46,25 @@ def mime_bytes(message: Email) -> bytes:
     on some servers (SMTP smuggling, CVE-2023-51764); RFC 5321, 2.3.8 forbids both.
     """
     if django.VERSION >= (6, 0):
-        content = bytes(message.message(policy=email.policy.SMTP).as_bytes())
+        built = message.message(policy=email.policy.SMTP)
+        if not _PYTHON_CHECKS_HEADERS:
+            require_whole_headers(built)
+        content = bytes(built.as_bytes())
     else:
         content = _as_bytes(message.message())
     if has_lone_line_ends(content):
         content = _LONE_LINE_END.sub(b"\r\n", content)
     return content if content.endswith(b"\r\n") else content + b"\r\n"
+
+
+def require_whole_headers(built: Any) -> None:
+    """
+    Raise ValueError when a header would be written as more than one: CVE-2024-6923, mended in Python 3.12.5 and 3.13.
+    """
+    for part in built.walk():
+        for name, value in part.raw_items():
+            if BROKEN_FOLD.search(part.policy.fold_binary(name, value)):
+                raise ValueError(f"the header {name[:100]} has a line break in it")
 
 
 def has_lone_line_ends(content: bytes) -> bool:

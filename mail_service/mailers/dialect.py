@@ -25,6 +25,7 @@ import django
 from django.core.mail import EmailAttachment, EmailMultiAlternatives
 from django.core.mail import message as django_message
 
+from mail_service.mailers.content import BROKEN_FOLD
 from mail_service.message import mime
 
 MODERN: Final = django.VERSION >= (6, 0)
@@ -46,8 +47,6 @@ _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
 _SPEC = rf"[A-Za-z0-9_+-]+(?:\.[A-Za-z0-9_+-]+)*@{_LABEL}(?:\.{_LABEL})*"
 _MAILBOX = rf"(?:{_SPEC}|[A-Za-z0-9]+(?: [A-Za-z0-9]+)* <{_SPEC}>)"
 _MAILBOXES = re.compile(rf"{_MAILBOX}(?:, {_MAILBOX})*")
-#: lines that do not belong to the field: CVE-2024-6923
-_BROKEN_FOLD = re.compile(rb"\n(?![ \t]|\Z)|\r(?!\n)")
 _MESSAGE_ID = re.compile(rf"<{_SPEC}>")
 _FILENAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,29}")
 
@@ -95,7 +94,7 @@ def _written(name: str, value: str) -> bytes:
         EmailMultiAlternatives()._idna_encode_address_header_domains(made)  # noqa: SLF001 - there is no other way in
         return made.as_bytes().removesuffix(b"\r\n")
     folded = POLICY.fold_binary(name, header)
-    if _BROKEN_FOLD.search(folded):
+    if BROKEN_FOLD.search(folded):
         raise ValueError("the email package has not folded this header as it should")
     return folded
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from mail_service.errors import InvalidMessage
 from mail_service.message import mime
-from mail_service.message.checking import Check, allow, line, text, unknown, wrong
+from mail_service.message.checking import Check, allow, content_type, line, text, unknown, wrong
 
 #: what Django takes for an attachment that says nothing about its type (DEFAULT_ATTACHMENT_MIME_TYPE)
 UNKNOWN_TYPE = "application/octet-stream"
@@ -139,5 +139,5 @@ def _mimetype(value: object, place: str, check: Check) -> str:
     given = text(value, place, check)
     if not _MIMETYPE.fullmatch(given):
         raise InvalidMessage(place, "must be type/subtype, such as application/pdf")
-    check.lengthen_header(len(given), place)
+    content_type(given, place, check)
     return given

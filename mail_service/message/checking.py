@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,13 +10,11 @@ from mail_service import limits
 from mail_service.errors import InvalidMessage
 from mail_service.limits import Limits
 from mail_service.message import kinds
+from mail_service.message.hidden import has_break, parameters_have_break
 from mail_service.message.words import got, nearest
 
 #: what ``json.loads`` returns; spelled out it would need a cast at every step into it
 JSON = Any
-
-#: what ends a line for Django (CR, LF) or for the ``str.splitlines`` inside Python's email package, and NUL
-_BREAK = re.compile("[\r\n\0\x0b\x0c\x1c\x1d\x1e]")
 
 
 @dataclass(slots=True)
@@ -93,9 +90,16 @@ def text(value: object, place: str, _check: Check) -> str:
 def line(value: object, place: str, check: Check) -> str:
     if not isinstance(value, str):
         raise wrong(place, "a string", value)
-    if check.strict and _BREAK.search(value):
+    if check.strict and has_break(value):
         raise InvalidMessage(place, "must be one line: it contains a line break or a NUL")
     return value
+
+
+def content_type(value: str, place: str, check: Check) -> None:
+    """Raise for what a type's parameters must not have, or have too much of."""
+    check.lengthen_header(len(value), place)
+    if check.strict and (has_break(value) or parameters_have_break(value)):
+        raise InvalidMessage(place, "must be one line: a parameter has an encoded line break or NUL")
 
 
 def allow(kind: Any, allowed: tuple[str, ...], place: str) -> str | None:

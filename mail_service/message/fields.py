@@ -16,7 +16,8 @@ from mail_service.errors import InvalidMessage
 from mail_service.message import kinds
 from mail_service.message.addresses import ADDRESS_HEADERS, BadAddress, addr_spec, check_header, is_plain
 from mail_service.message.attachments import alternatives, attachments, whole_mime
-from mail_service.message.checking import JSON, Check, allow, line, text, too_deep, wrong
+from mail_service.message.checking import JSON, Check, allow, content_type, line, text, too_deep, wrong
+from mail_service.message.hidden import parameters_have_break
 from mail_service.message.words import got, key
 
 #: RFC 5322, 3.6.8: printable ASCII but the colon
@@ -81,6 +82,8 @@ def _header(name: object, value: object, place: str, check: Check) -> str:
     if not _HEADER_NAME.fullmatch(name):
         raise InvalidMessage(place, "is not a header's name: only printable ASCII without spaces and colons")
     lower = name.lower()
+    if lower.startswith("content-") and parameters_have_break(text):
+        raise InvalidMessage(place, "must be one line: a parameter has an encoded line break or NUL")
     if lower == "bcc":
         raise InvalidMessage(place, "would show everybody who else got the mail; use the field bcc")
     if lower in ADDRESS_HEADERS:
@@ -95,7 +98,7 @@ def _subtype(value: object, place: str, check: Check) -> str:
     subtype = text(value, place, check)
     if subtype and not _SUBTYPE.fullmatch(subtype):
         raise InvalidMessage(place, "must be the subtype of a text/… type, such as plain or html")
-    check.lengthen_header(len(subtype), place)
+    content_type(subtype, place, check)
     return "" if subtype == "plain" else subtype
 
 

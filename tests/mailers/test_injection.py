@@ -20,7 +20,7 @@ from django.core.mail.message import BadHeaderError
 
 from mail_service.errors import InvalidMessage
 from mail_service.local.smtp_server import SmtpServer
-from mail_service.mailers.content import envelope_address, has_lone_line_ends
+from mail_service.mailers.content import envelope_address, has_lone_line_ends, mime_bytes
 from mail_service.mailers.smtp import SmtpMailer
 from mail_service.message import dump, load, recipients, stamp, validate
 from mail_service.message.fields import FIELDS
@@ -56,6 +56,10 @@ EVIL = {
     "an encoded word": "=?utf-8?q?a=0D=0AX-Evil=3A_1?=",
     "an encoded word in base64": "=?utf-8?b?DQpYLUV2aWw6IDENCg==?=",
     "encoded words in a row": "=?utf-8?q?=0D?= =?utf-8?q?=0AX-Evil=3A_1?=",
+    "an encoded word that parsers disagree about": "=?x?q?y =?utf-8?q?=0D=0AX-Evil=3A_1?=",
+    "an encoded word in one": "=?utf-8?q?=3D=3Futf-8=3Fq=3F=0D=0AX-Evil:1=3F=3D?=",
+    "an encoded word of UTF-7": "=?utf-7?q?a+AA0ACg-X-Evil:1?=",
+    "percent": "a%0D%0AX-Evil%3A%201%0D%0A",
     "quotes": 'a"; X-Evil=1; "',
     "a backslash": "a\\\r\nX-Evil: 1",
     "angle brackets": "a> SIZE=1 AUTH=<eve@example.org",
@@ -118,6 +122,17 @@ PLACES: dict[str, Callable[[str], dict[str, Any]]] = {
     "alternatives, content": lambda evil: a_message(alternatives=[{"content": evil, "mimetype": "text/html"}]),
     "alternatives, mimetype": lambda evil: a_message(alternatives=[{"content": "x", "mimetype": f"text/{evil}"}]),
     "alternatives, parameter": lambda evil: a_message(alternatives=[{"content": "x", "mimetype": f"text/x; a={evil}"}]),
+    "alternatives, encoded parameter": lambda evil: a_message(
+        alternatives=[{"content": "x", "mimetype": f"text/x; a*=utf-8''{evil}"}]
+    ),
+    "attachments, encoded parameter": lambda evil: a_message(
+        attachments=[{"content": "QUJD", "mimetype": f"a/b; name*0*=utf-8''{evil}"}]
+    ),
+    "content_subtype, encoded parameter": lambda evil: a_message(content_subtype=f"plain; a*=utf-8''{evil}"),
+    "headers, Content-Disposition": lambda evil: a_message(
+        headers={"Content-Disposition": f"inline; filename*=utf-8''{evil}"}
+    ),
+    "headers, Content-Language": lambda evil: a_message(headers={"Content-Language": evil}),
     "content_subtype": lambda evil: a_message(content_subtype=evil),
     "content_subtype, parameter": lambda evil: a_message(content_subtype=f"plain; a={evil}"),
     "encoding": lambda evil: a_message(encoding=evil),
@@ -201,6 +216,8 @@ def test_nothing_gets_out_of_its_field(place: str, mailer: SmtpMailer, smtp_serv
             _check(mail.data, name)
             assert list(mail.rcpt_tos) == _mailable(recipients(canonical)), name
             assert "eve" not in mail.mail_from.partition("@")[2], name
+        if place not in CONTENT | DATA:
+            _check_built_without_checks(PLACES[place](evil), name)
         # one for each way at the most: no mail in a mail
         assert len(smtp_server.accepted()) <= 2, name
         smtp_server.forget()
@@ -255,6 +272,17 @@ def _attempt(send: Callable[[], list[Any]]) -> list[Any]:
         return send()
     except Exception:  # noqa: BLE001 - Django's own refusal, which ends as a permanent failure
         return []
+
+
+def _check_built_without_checks(message: dict[str, Any], name: str) -> None:
+    """Behind the check of the message stand those of Django, of Python and our own."""
+    try:
+        data = mime_bytes(load(message))
+    except Exception:  # noqa: BLE001 - of whom it does not matter
+        return
+    for part in message_from_bytes(data).walk():
+        assert "X-Evil" not in part, name
+        assert "Bcc" not in part, name
 
 
 def _check(data: bytes, name: str) -> None:

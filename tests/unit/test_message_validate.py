@@ -66,7 +66,7 @@ REFUSED: dict[str, tuple[Any, str, str]] = {
     "to folded": (a_message(to=["Ann\r\n <a@b.example>"]), "to[0]", "one line"),
     "to endless": (a_message(to=["(" * 1_900 + "a@b.example"]), "to[0]", "address"),
     "to too long": (a_message(to=["é" * 3_000 + "@b.example"]), "to[0]", "longer than"),
-    "encoded line break in a name": (a_message(to=["=?utf-8?q?=0A?= <a@b.example>"]), "to[0]", "address"),
+    "encoded line break in a name": (a_message(to=["=?utf-8?q?=0A?= <a@b.example>"]), "to[0]", "one line"),
     "domain label too long": (a_message(to=["a@" + "ü" * 70 + ".example"]), "to[0]", "address"),
     "cc invalid": (a_message(cc="@"), "cc", "address"),
     "reply_to invalid": (a_message(reply_to=["a@b.example", ","]), "reply_to[1]", "address"),
