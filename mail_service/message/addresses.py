@@ -74,7 +74,11 @@ def check_header(value: str) -> None:
         return
     if len(value) > MAX_LENGTH * 10:
         raise BadAddress(f"longer than {MAX_LENGTH * 10:,} characters")
-    for name, address in getaddresses((value,)):
+    try:
+        mailboxes = getaddresses((value,))
+    except RecursionError:  # comments in one another
+        raise BadAddress("is nested too deeply") from None
+    for name, address in mailboxes:
         local, at, domain = address.rpartition("@")
         if not at:
             raise BadAddress("contains something that is not an address")

@@ -66,6 +66,11 @@ REFUSED: dict[str, tuple[Any, str, str]] = {
     "to folded": (a_message(to=["Ann\r\n <a@b.example>"]), "to[0]", "one line"),
     "to endless": (a_message(to=["(" * 1_900 + "a@b.example"]), "to[0]", "address"),
     "to too long": (a_message(to=["é" * 3_000 + "@b.example"]), "to[0]", "longer than"),
+    "comments in one another": (
+        a_message(headers={"Reply-To": "(" * 19_000 + "é"}),
+        'headers["Reply-To"]',
+        "nested too deeply",
+    ),
     "encoded line break in a name": (a_message(to=["=?utf-8?q?=0A?= <a@b.example>"]), "to[0]", "one line"),
     "domain label too long": (a_message(to=["a@" + "ü" * 70 + ".example"]), "to[0]", "address"),
     "cc invalid": (a_message(cc="@"), "cc", "address"),
