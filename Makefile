@@ -5,6 +5,7 @@
 #   make run     the service as config.yaml has it, with a broker of its own if there is none
 #   make lint    ruff and mypy
 #   make bench   the benchmarks
+#   make fuzz    hostile input, 30 s for everything that reads any; ARGS="--seconds 600 --seed 1 message" for other times
 #   make lock    renew requirements.lock
 PYTHON ?= python3
 VENV := .venv
@@ -13,7 +14,7 @@ WORKERS ?= 2
 BIN := $(CURDIR)/$(VENV)/bin
 PIP := $(PYTHON) -m pip --python $(BIN)/python --disable-pip-version-check --quiet
 
-.PHONY: demo run test lint bench lock clean
+.PHONY: demo run test lint bench fuzz lock clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/installed
@@ -32,6 +33,12 @@ lint: $(VENV)/installed
 
 bench: $(VENV)/installed
 	$(BIN)/python -m benchmarks.run $(ARGS)
+
+# atheris is not in the lock: 35 MB that only this needs, and wheels for Linux on x86-64 alone. Without it hypothesis draws
+# the inputs by itself.
+fuzz: $(VENV)/installed
+	-$(PIP) install --only-binary :all: 'atheris>=3,<4'
+	$(BIN)/python -m tests.fuzz.run $(ARGS)
 
 lock: $(VENV)/installed
 	$(PIP) install uv

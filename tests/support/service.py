@@ -168,3 +168,9 @@ def children(pid: int) -> list[int]:
     """The pids of the processes that *pid* started."""
     listing = Path(f"/proc/{pid}/task/{pid}/children")
     return [int(child) for child in listing.read_text().split()] if listing.exists() else []
+
+
+def rss_mb(pid: int) -> float:
+    """Megabytes of memory that a process has."""
+    fields = Path(f"/proc/{pid}/statm").read_text().split()
+    return int(fields[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
