@@ -13,6 +13,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
+from amqp.exceptions import AccessRefused
+
 from mail_service import sizes, topology
 from mail_service.client import asking, reading
 from mail_service.client.handover import BROKEN, Attempts, Broker, ask, hand_over
@@ -167,6 +169,8 @@ class MailClient:
             except BROKEN as exc:
                 if request.progress is Progress.TOO_LARGE:
                     raise _too_large(request) from exc
+                if isinstance(exc, AccessRefused):
+                    raise Unavailable(self._reason(exc, wire)) from exc
                 if request.progress is Progress.WAITING:
                     raise Unavailable(f"{self._reason(exc, wire)}. Nothing was asked") from exc
                 raise asking.no_answer(method, kwargs, timeout_s) from exc
@@ -250,7 +254,7 @@ class MailClient:
     def _failure(self, exc: Exception, wire: Wire, mails: Sequence[Parcel]) -> MailServiceError:
         reason = self._reason(exc, wire)
         unknown = [mail.id for mail in mails if mail.progress is Progress.WRITTEN]
-        if not unknown:
+        if not unknown or isinstance(exc, AccessRefused):
             return Unavailable(f"{reason}. Nothing was handed over")
         what = f"the mail {unknown[0]}" if len(unknown) == 1 else f"{len(unknown)} mails"
         return Timeout(
