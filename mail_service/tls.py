@@ -72,7 +72,7 @@ def reason(error: ssl.SSLError) -> str:
 def _problem(key: object, value: object) -> str:
     if key not in (*KEYS, *_KEYS_OF_CODE):
         return f"unknown key; known: {', '.join(KEYS)}"
-    if key in _FILES and not (isinstance(value, str) and Path(value).is_file()):
+    if key in _FILES and not (isinstance(value, str) and _is_file(value)):
         return "expected the path of a file that is there"
     if key == "server_hostname" and not isinstance(value, str | None):
         return "expected the name in the broker's certificate"
@@ -82,6 +82,13 @@ def _problem(key: object, value: object) -> str:
         except ConfigurationError as exc:
             return str(exc).partition(": ")[2]
     return ""
+
+
+def _is_file(path: str) -> bool:
+    try:
+        return Path(path).is_file()
+    except OSError:  # a name that no file can have
+        return False
 
 
 def _cert_reqs(value: Any) -> ssl.VerifyMode:

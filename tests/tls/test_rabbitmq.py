@@ -182,6 +182,7 @@ def test_the_name_in_the_certificate_is_that_of_the_host_unless_somebody_says_ot
         ("yes", "AMQP_SSL: expected true"),
         ({"ca_cert": "x"}, "AMQP_SSL.ca_cert: unknown key"),
         ({"ca_certs": "/nowhere.pem"}, "AMQP_SSL.ca_certs: expected the path"),
+        ({"ca_certs": "9" * 5000}, "AMQP_SSL.ca_certs: expected the path"),
         ({"cert_reqs": "CERT_MAYBE"}, "AMQP_SSL.cert_reqs: expected one of CERT_NONE"),
         ({"cert_reqs": [1]}, "AMQP_SSL.cert_reqs: expected one of CERT_NONE"),
         ({"server_hostname": 5}, "AMQP_SSL.server_hostname: expected the name"),
