@@ -30,6 +30,7 @@ from mail_service.diagnosis import Context, diagnose
 from mail_service.diagnosis.answer import read as read_answer
 from mail_service.diagnosis.http import from_answer
 from mail_service.diagnosis.providers import PROVIDERS
+from mail_service.diagnosis.reading import one_line
 from mail_service.diagnosis.smtp import diagnose_reply
 from mail_service.diagnosis.statuses import diagnose_recipient
 from mail_service.diagnosis.waits import LONGEST_S, asked_in_headers, asked_in_text
@@ -266,7 +267,7 @@ def _answer(given: tuple[Any, Any, bytes, str]) -> None:
     response = SimpleNamespace(status_code=status, headers=headers, content=content)
     provider = PROVIDERS[name]
     answer = read_answer(response, provider)
-    if found := from_answer(answer, answer.text[:500], Context(mailer="x")):
+    if found := from_answer(answer, one_line(answer.text), Context(mailer="x")):
         _sound(found)
     asked_in_headers(answer.status, answer.headers)
     _sound(
