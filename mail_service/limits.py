@@ -18,6 +18,8 @@ class Limits:
     #: names and types of attachments. Python 3.12 folds about 30,000 in a second. Postfix cuts a single field of more
     #: than 102,400 bytes (postconf(5), header_size_limit).
     max_header_length: int = 65_536
+    #: items of all lists and objects of the message together; Python takes some microseconds for each of them
+    max_values: int = 200_000
     #: levels of lists and objects inside a field, and of MIME parts inside a part; never more than ``DEEPEST``
     max_nesting: int = 64
 

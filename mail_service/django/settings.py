@@ -50,10 +50,11 @@ class Settings:
     rpc_exchange: str = "nameko-rpc"
     #: MAX_SIZE: bytes of a message as JSON; the service's ``mail.max_size``
     max_size: int = DEFAULT_MAX_SIZE
-    #: MAX_RECIPIENTS, MAX_ATTACHMENTS, MAX_HEADER_LENGTH, MAX_NESTING: of a message; the service's of the same names
+    #: MAX_RECIPIENTS, MAX_ATTACHMENTS, MAX_HEADER_LENGTH, MAX_VALUES, MAX_NESTING: of a message; the service's own
     max_recipients: int = limits.DEFAULT.max_recipients
     max_attachments: int = limits.DEFAULT.max_attachments
     max_header_length: int = limits.DEFAULT.max_header_length
+    max_values: int = limits.DEFAULT.max_values
     max_nesting: int = limits.DEFAULT.max_nesting
     #: WAIT: return when the mail is delivered, and raise what delivery raised; else once RabbitMQ has it
     wait: bool = False
@@ -210,6 +211,7 @@ _KEYS = {
     "MAX_RECIPIENTS": _Key("max_recipients", _above_zero(int, "a number of recipients")),
     "MAX_ATTACHMENTS": _Key("max_attachments", _above_zero(int, "a number of attachments")),
     "MAX_HEADER_LENGTH": _Key("max_header_length", _above_zero(int, "a number of characters")),
+    "MAX_VALUES": _Key("max_values", _above_zero(int, "a number of values")),
     "MAX_NESTING": _Key("max_nesting", _above_zero(int, "a number of levels")),
     "WAIT": _Key("wait", _of_type(bool, "True or False")),
     "TIMEOUT": _Key("timeout_s", _above_zero(int | float, "seconds")),

@@ -53,23 +53,23 @@ class Check:
         """Raise when there are more of something, with *others* elsewhere, than the *setting* allows."""
         most = getattr(self.limits, setting)
         if self.strict and len(many) + others > most:
-            raise InvalidMessage(place, f"has {len(many) + others:,} entries; {_at_most(most, setting)}")
+            raise InvalidMessage(place, f"has {len(many) + others:,} entries; {at_most(most, setting)}")
 
     def lengthen_header(self, by: int, place: str) -> None:
         """Raise when what the message puts into its header fields becomes too long."""
         self.header_length += by
         most = self.limits.max_header_length
         if self.strict and self.header_length > most:
-            problem = f"makes the header {self.header_length:,} characters long; {_at_most(most, 'max_header_length')}"
+            problem = f"makes the header {self.header_length:,} characters long; {at_most(most, 'max_header_length')}"
             raise InvalidMessage(place, problem)
 
 
-def _at_most(most: int, setting: str) -> str:
+def at_most(most: int, setting: str) -> str:
     return f"at most {most:,} are allowed (mail.{setting})"
 
 
 def too_deep(place: str, deepest: int) -> InvalidMessage:
-    problem = f"is nested deeper than {deepest} levels; {_at_most(deepest, 'max_nesting')}"
+    problem = f"is nested deeper than {deepest} levels; {at_most(deepest, 'max_nesting')}"
     return InvalidMessage(place.partition("[")[0], problem)
 
 

@@ -23,7 +23,7 @@ from mail_service.errors import InvalidMessage
 from mail_service.limits import DEEPEST, Limits
 from mail_service.message import kinds
 from mail_service.message.addresses import BadAddress, addr_spec, unique
-from mail_service.message.checking import JSON, Check, too_deep, unknown, wrong
+from mail_service.message.checking import JSON, Check, at_most, too_deep, unknown, wrong
 from mail_service.message.fields import ANYMAIL_FIELDS, FIELDS, NULLABLE, TYPED, iso, sender
 from mail_service.message.words import got, key
 
@@ -69,7 +69,7 @@ def validate(
     Raises:
         InvalidMessage: names the place, such as ``to[2]`` or ``headers["X-Foo"]``, but shows no value of it.
     """
-    given, _ = as_json(message, max_size)
+    given, _ = as_json(message, max_size, limits)
     return _complete(_canonical(given, strict=True, limits=limits), default_from)
 
 
@@ -77,7 +77,7 @@ def checked_as_given(
     message: object, *, default_from: str, max_size: int, limits: Limits = all_limits.DEFAULT
 ) -> Checked:
     """Do as ``validate``; the message travels as it was handed in."""
-    given, text = as_json(message, max_size)
+    given, text = as_json(message, max_size, limits)
     canonical = _complete(_canonical(given, strict=True, limits=limits), default_from)
     return Checked(message=given, text=text, sender=canonical.get("from_email", ""))
 
@@ -87,7 +87,7 @@ def checked_in_canonical_form(
 ) -> Checked:
     """Do the same for a message that travels in canonical form; the default sender is not added to it."""
     canonical = _canonical(message, strict=True, limits=limits)
-    _, text = as_json(canonical, max_size)
+    _, text = as_json(canonical, max_size, limits)
     complete = _complete(dict(canonical), default_from)
     return Checked(message=canonical, text=text, sender=complete.get("from_email", ""))
 
@@ -98,7 +98,7 @@ def canonical_form(message: object, *, strict: bool, max_size: int | None = None
     return _canonical(given, strict=strict)
 
 
-def as_json(message: object, max_size: int | None) -> tuple[dict[str, JSON], str]:
+def as_json(message: object, max_size: int | None, limits: Limits | None = None) -> tuple[dict[str, JSON], str]:
     """
     Return *message* and its text in JSON.
 
@@ -106,6 +106,8 @@ def as_json(message: object, max_size: int | None) -> tuple[dict[str, JSON], str
     """
     if not isinstance(message, dict):
         raise InvalidMessage("message", f"must be an object, not {got(message)}")
+    if limits is not None:
+        _count_values(message, limits.max_values)
     try:
         text = _encode(message)
         size = len(text) if text.isascii() else len(text.encode())
@@ -145,6 +147,23 @@ def _count(message: dict[str, JSON], check: Check) -> None:
             if isinstance(many := message.get(name), list | tuple):
                 check.count(many, name, setting, others=others)
                 others += len(many)
+
+
+def _count_values(message: dict[Any, Any], most: int) -> None:
+    """Raise for more values than there may be, before the time is spent to look at each."""
+    count = 0
+    for name, value in message.items():
+        waiting = [value]
+        while waiting:
+            holder = waiting.pop()
+            if not isinstance(holder, dict | list | tuple):
+                continue
+            count += len(holder)
+            if count > most:
+                problem = f"makes the message one of more than {most:,} values; {at_most(most, 'max_values')}"
+                raise InvalidMessage(str(name)[:100], problem)
+            items = holder.values() if isinstance(holder, dict) else holder
+            waiting.extend(item for item in items if isinstance(item, dict | list | tuple))
 
 
 def _complete(canonical: dict[str, JSON], default_from: str | None) -> dict[str, JSON]:

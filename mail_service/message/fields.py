@@ -7,7 +7,7 @@ A checker takes the value, the place to name when it is wrong, and the ``Check``
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from email.charset import Charset
 from typing import Any
@@ -17,7 +17,7 @@ from mail_service.message import kinds
 from mail_service.message.addresses import ADDRESS_HEADERS, BadAddress, addr_spec, check_header, is_plain
 from mail_service.message.attachments import alternatives, attachments, whole_mime
 from mail_service.message.checking import JSON, Check, allow, content_type, line, text, too_deep, wrong
-from mail_service.message.hidden import parameters_have_break
+from mail_service.message.hidden import has_break, parameters_have_break
 from mail_service.message.words import got, key
 
 #: RFC 5322, 3.6.8: printable ASCII but the colon
@@ -169,8 +169,7 @@ def _object(value: object, place: str, check: Check) -> dict[str, JSON]:
     """Check an object whose values may be anything. Its names may become parts of headers, so they are single lines."""
     if not isinstance(value, dict):
         raise wrong(place, "an object", value)
-    for name in value:
-        line(name, f"{place}{key(name)}", check)
+    _check_names(value, place, check)
     return _anything(value, place, 0, check.deepest)  # type: ignore[no-any-return]  # an object again
 
 
@@ -192,11 +191,50 @@ def _headers_by_recipient(value: object, place: str, check: Check) -> dict[str, 
     return made
 
 
-def _named(value: dict[Any, Any], place: str, check: Check) -> list[tuple[str, Any]]:
-    return [(line(address, f"{place}{key(address)}", check), item) for address, item in value.items()]
+def _named(value: dict[Any, Any], place: str, check: Check) -> Iterable[tuple[str, Any]]:
+    _check_names(value, place, check)
+    return value.items()
+
+
+def _check_names(value: dict[Any, Any], place: str, check: Check) -> None:
+    for name in value:
+        # the place is made for an error only: it takes longer than the look at a name
+        if not isinstance(name, str) or (check.strict and has_break(name)):
+            line(name, f"{place}{key(name)}", check)
 
 
 def _anything(value: object, place: str, depth: int, deepest: int) -> JSON:
+    """Copy a JSON value, with lists for tuples. That its strings and numbers can be written is known already."""
+    try:
+        return _copy(value, depth, deepest)
+    except _OddError:
+        return _copy_by_place(value, place, depth, deepest)
+
+
+class _OddError(Exception):
+    """Something is wrong somewhere."""
+
+
+_SCALARS = frozenset({str, int, float, bool, type(None)})
+
+
+def _copy(value: Any, depth: int, deepest: int) -> JSON:
+    """Do as ``_copy_by_place`` without a word about the place, which takes ten times as long."""
+    kind = type(value)
+    if kind in _SCALARS:
+        return value
+    if depth > deepest:
+        raise _OddError
+    if kind is dict:
+        if not all(type(name) is str for name in value):
+            raise _OddError
+        return {name: _copy(item, depth + 1, deepest) for name, item in value.items()}
+    if kind is list:
+        return [_copy(item, depth + 1, deepest) for item in value]
+    raise _OddError
+
+
+def _copy_by_place(value: object, place: str, depth: int, deepest: int) -> JSON:
     """Copy a JSON value, with lists for tuples. That its strings and numbers can be written is known already."""
     if value is None or isinstance(value, str | bool | int | float):
         return value
@@ -204,11 +242,11 @@ def _anything(value: object, place: str, depth: int, deepest: int) -> JSON:
         raise too_deep(place, deepest)
     if isinstance(value, dict):
         return {
-            _name(name, place): _anything(item, f"{place}{key(name)}", depth + 1, deepest)
+            _name(name, place): _copy_by_place(item, f"{place}{key(name)}", depth + 1, deepest)
             for name, item in value.items()
         }
     if isinstance(value, list | tuple):
-        return [_anything(item, f"{place}[{index}]", depth + 1, deepest) for index, item in enumerate(value)]
+        return [_copy_by_place(item, f"{place}[{index}]", depth + 1, deepest) for index, item in enumerate(value)]
     raise wrong(place, "JSON", value)
 
 

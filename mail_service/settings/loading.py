@@ -34,6 +34,7 @@ _KEYS = (
     "max_recipients",
     "max_attachments",
     "max_header_length",
+    "max_values",
     "max_nesting",
     "hold_probe",
     "attempt_timeout",
@@ -45,6 +46,7 @@ _LIMITS = (
     ("max_recipients", "recipients", 1, 1_000_000),
     ("max_attachments", "attachments", 0, 1_000_000),
     ("max_header_length", "characters", 998, 10_000_000),
+    ("max_values", "values", 100, 10_000_000),
     ("max_nesting", "levels", 0, limits.DEEPEST),
 )
 #: seconds; RabbitMQ takes a message away from a consumer after 30 minutes, and another one would then send it too

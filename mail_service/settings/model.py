@@ -181,6 +181,7 @@ class Settings:
     max_attachments: int = limits.DEFAULT.max_attachments
     #: characters
     max_header_length: int = limits.DEFAULT.max_header_length
+    max_values: int = limits.DEFAULT.max_values
     #: levels
     max_nesting: int = limits.DEFAULT.max_nesting
     #: seconds; held mail is looked at again at least this often

@@ -18,7 +18,7 @@ from mail_service.message.checks import checked_as_given
 from mail_service.settings import Settings, load_settings
 from tests.support.messages import a_message, in_base64
 
-LIMITS = Limits(max_recipients=10, max_attachments=5, max_header_length=1000, max_nesting=3)
+LIMITS = Limits(max_recipients=10, max_attachments=5, max_header_length=1000, max_values=100, max_nesting=3)
 
 
 def people(number: int) -> list[str]:
@@ -109,6 +109,19 @@ CASES: dict[str, tuple[str, str, int, Callable[[int], dict[str, Any]]]] = {
             merge_headers={"a@example.org": {"X-A": "x" * 900}, "b@example.org": {"X-A": "x" * (many - 3)}},
         ),
     ),
+    "a list of tags": ("max_values", "tags", 99, lambda many: a_message(tags=["x"] * many)),
+    "values of all fields": (
+        "max_values",
+        "metadata",
+        99,
+        lambda many: a_message(tags=["x"] * 50, metadata={str(each): 1 for each in range(many - 50)}),
+    ),
+    "values in values": (
+        "max_values",
+        "esp_extra",
+        99,
+        lambda many: a_message(esp_extra={"a": [[1] * 40, {str(each): 1 for each in range(many - 43)}]}),
+    ),
     "metadata": ("max_nesting", "metadata", 3, lambda many: a_message(metadata={"a": nested(many)})),
     "esp_extra": ("max_nesting", "esp_extra", 3, lambda many: a_message(esp_extra={"a": nested(many)})),
     "parts": (
@@ -155,7 +168,13 @@ def test_what_is_dumped_and_loaded_has_no_limits() -> None:
 
 
 def test_the_limits_are_configured_one_by_one() -> None:
-    config = {"max_recipients": 20_000, "max_attachments": 0, "max_header_length": 998, "max_nesting": 0}
+    config = {
+        "max_recipients": 20_000,
+        "max_attachments": 0,
+        "max_header_length": 998,
+        "max_values": 100,
+        "max_nesting": 0,
+    }
 
     settings = load_settings({"mail": config})
 
