@@ -29,6 +29,11 @@ DEEPEST: Final = 64
 DEFAULT: Final = Limits()
 
 
+def at_most(most: int, setting: str) -> str:
+    """The end of a sentence about what there is too much of."""
+    return f"at most {most:,} are allowed (mail.{setting})"
+
+
 def of(settings: object) -> Limits:
     """The limits that *settings* has as attributes of the same names."""
     return Limits(**{each.name: getattr(settings, each.name) for each in fields(Limits)})

@@ -8,7 +8,7 @@ from typing import Any
 
 from mail_service import limits
 from mail_service.errors import InvalidMessage
-from mail_service.limits import Limits
+from mail_service.limits import Limits, at_most
 from mail_service.message import kinds
 from mail_service.message.hidden import has_break, parameters_have_break
 from mail_service.message.words import got, nearest
@@ -62,10 +62,6 @@ class Check:
         if self.strict and self.header_length > most:
             problem = f"makes the header {self.header_length:,} characters long; {at_most(most, 'max_header_length')}"
             raise InvalidMessage(place, problem)
-
-
-def at_most(most: int, setting: str) -> str:
-    return f"at most {most:,} are allowed (mail.{setting})"
 
 
 def too_deep(place: str, deepest: int) -> InvalidMessage:

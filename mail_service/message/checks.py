@@ -20,10 +20,10 @@ from typing import Any
 
 from mail_service import limits as all_limits
 from mail_service.errors import InvalidMessage
-from mail_service.limits import DEEPEST, Limits
+from mail_service.limits import DEEPEST, Limits, at_most
 from mail_service.message import kinds
 from mail_service.message.addresses import BadAddress, addr_spec, unique
-from mail_service.message.checking import JSON, Check, at_most, too_deep, unknown, wrong
+from mail_service.message.checking import JSON, Check, too_deep, unknown, wrong
 from mail_service.message.fields import ANYMAIL_FIELDS, FIELDS, NULLABLE, TYPED, iso, sender
 from mail_service.message.words import got, key
 

@@ -42,6 +42,10 @@ def parts(levels: int) -> str:
     return in_base64(raw)
 
 
+def multipart(number: int) -> str:
+    return in_base64(b"Content-Type: multipart/mixed; boundary=b\n\n" + b"--b\n\nx\n" * number + b"--b--\n")
+
+
 #: setting, what is wrong where there is one too many, and how to make a message with that many
 CASES: dict[str, tuple[str, str, int, Callable[[int], dict[str, Any]]]] = {
     "to": ("max_recipients", "to", 10, lambda many: a_message(to=people(many))),
@@ -130,6 +134,31 @@ CASES: dict[str, tuple[str, str, int, Callable[[int], dict[str, Any]]]] = {
         3,
         lambda many: a_message(attachments=[{"mime": parts(many)}]),
     ),
+    "parts beside one another": (
+        "max_attachments",
+        "attachments[0].mime",
+        8,
+        # the multipart, its parts, and one more for each level that there may be
+        lambda many: a_message(attachments=[{"mime": multipart(many)}]),
+    ),
+    "a part's header": (
+        "max_header_length",
+        "attachments[0].mime",
+        1000,
+        lambda many: a_message(subject="", attachments=[{"mime": in_base64(b"X-A: " + b"x" * (many - 6) + b"\n\nx")}]),
+    ),
+    "a whole mail's header": (
+        "max_header_length",
+        "mime",
+        1000,
+        lambda many: a_message(subject="", mime=in_base64(b"To: a@b.example\nX-A: " + b"x" * (many - 6) + b"\n\nx")),
+    ),
+    "a whole mail's addresses": (
+        "max_recipients",
+        "mime",
+        3200,
+        lambda many: a_message(mime=in_base64(b"To: " + b"x" * (many - 5) + b"\n\nx")),
+    ),
     "a whole mail": ("max_nesting", "mime", 3, lambda many: a_message(mime=parts(many))),
 }
 
@@ -192,6 +221,16 @@ def test_the_usual_limits_let_every_usual_mail_pass() -> None:
     )
 
     validate(message)
+
+
+def test_parameters_of_a_part_cannot_take_up_a_process() -> None:
+    """The standard library would take hours for them."""
+    raw = b"Content-Type: multipart/mixed; boundary=x" + b";a=b" * 4_000_000 + b"\n\n--x\n\na\n--x--\n"
+    inside = b"Content-Type: multipart/mixed; boundary=y\n\n--y\n" + raw + b"\n--y--\n"
+
+    for each in (raw, inside):
+        with pytest.raises(InvalidMessage, match="max_header_length"):
+            validate(a_message(mime=in_base64(each)))
 
 
 def test_long_addresses_cannot_take_up_a_process() -> None:
