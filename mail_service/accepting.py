@@ -119,7 +119,7 @@ class Acceptance:
             message,
             default_from=self._settings.default_from,
             max_size=self._settings.max_size,
-            limits=self._settings.limits,
+            bounds=self._settings.bounds,
         )
         envelope = seal(
             message,

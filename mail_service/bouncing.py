@@ -87,7 +87,7 @@ class Bouncer:
     def _send(self, envelope: Envelope, mail: Mail) -> None:
         settings = self._settings
         canonical = message.validate(
-            envelope.message, default_from=settings.default_from, max_size=settings.max_size, limits=settings.limits
+            envelope.message, default_from=settings.default_from, max_size=settings.max_size, bounds=settings.bounds
         )
         sender = sender_of(canonical.get("envelope_sender"), canonical.get("from_email") or EMPTY)
         if not sender or is_report(canonical):

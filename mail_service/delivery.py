@@ -119,7 +119,7 @@ def read(body: bytes, headers: Mapping[str, Any], *, redelivered: bool, settings
     """
     envelope = Envelope.parse(body)
     canonical = message.validate(
-        envelope.message, default_from=settings.default_from, max_size=settings.max_size, limits=settings.limits
+        envelope.message, default_from=settings.default_from, max_size=settings.max_size, bounds=settings.bounds
     )
     options = Options.parse(envelope.options)
     recipients = {

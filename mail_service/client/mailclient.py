@@ -16,6 +16,8 @@ from typing import Any, Self
 from amqp.exceptions import AccessRefused
 
 from mail_service import sizes, topology
+from mail_service.bounds import DEFAULT as DEFAULT_BOUNDS
+from mail_service.bounds import Bounds
 from mail_service.client import asking, reading
 from mail_service.client.handover import BROKEN, Attempts, Broker, ask, hand_over
 from mail_service.client.parcel import Parcel, Progress
@@ -23,8 +25,6 @@ from mail_service.client.wire import Wire
 from mail_service.client.wires import Wires
 from mail_service.envelope import seal
 from mail_service.errors import InvalidMessage, MailServiceError, NotFound, Timeout, Unavailable
-from mail_service.limits import DEFAULT as DEFAULT_LIMITS
-from mail_service.limits import Limits
 from mail_service.message import Options, validate
 from mail_service.message.checks import Checked, checked_as_given
 
@@ -51,7 +51,7 @@ class MailClient:
         login_method: Of AMQP, such as ``EXTERNAL``; nameko's ``LOGIN_METHOD``.
         default_from: Sender of messages without ``from_email``, instead of the service's own ``mail.default_from``.
         max_size: Bytes that a message may take as JSON; the service's ``mail.max_size``.
-        limits: Of everything else; the service's ``mail.max_recipients`` and so on.
+        bounds: Of everything else; the service's ``mail.max_recipients`` and so on.
         rpc_exchange: Nameko's configuration key of this name.
 
     The look-up of RabbitMQ's host name has the resolver's own time limits, not ours.
@@ -66,12 +66,12 @@ class MailClient:
         login_method: str | None = None,
         default_from: str | None = None,
         max_size: int = DEFAULT_MAX_SIZE,
-        limits: Limits = DEFAULT_LIMITS,
+        bounds: Bounds = DEFAULT_BOUNDS,
         rpc_exchange: str = "nameko-rpc",
     ) -> None:
         self._timeout_s = timeout
         self._default_from = default_from
-        self._most: dict[str, Any] = {"max_size": max_size, "limits": limits}
+        self._most: dict[str, Any] = {"max_size": max_size, "bounds": bounds}
         address = reading.address(
             amqp_uri, ssl=ssl, login_method=login_method, rpc_exchange=rpc_exchange, timeout_s=timeout
         )

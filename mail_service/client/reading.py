@@ -10,15 +10,15 @@ from typing import Any
 from amqp.exceptions import AccessRefused, AMQPError, NotAllowed
 
 from mail_service import tls
+from mail_service.bounds import Bounds
 from mail_service.client.bounded import Limit
 from mail_service.client.wire import Address
 from mail_service.errors import ConfigurationError
-from mail_service.limits import Limits
 
 #: nameko's own default
 _DEFAULT_URI = "pyamqp://guest:guest@localhost"
 _SCHEMES = ("amqp", "amqps", "pyamqp")
-_LIMITS = tuple(field.name for field in fields(Limits))
+_BOUNDS = tuple(field.name for field in fields(Bounds))
 #: of a call's time limit, how much a silent connection may use up before another one is tried
 _PATIENCE_SHARE = 1 / 3
 
@@ -57,7 +57,7 @@ def arguments(config: Mapping[str, Any]) -> dict[str, Any]:
         "rpc_exchange": config.get("rpc_exchange"),
         "default_from": mail.get("default_from"),
         "max_size": mail.get("max_size"),
-        "limits": Limits(**{name: mail[name] for name in _LIMITS if mail.get(name) is not None}),
+        "bounds": Bounds(**{name: mail[name] for name in _BOUNDS if mail.get(name) is not None}),
     }
     return {name: value for name, value in found.items() if value is not None}
 

@@ -124,7 +124,7 @@ class EmailBackend(BaseEmailBackend):
                 email,
                 default_from=UNKNOWN_SENDER,
                 max_size=self.settings.max_size,
-                limits=self.settings.limits,
+                bounds=self.settings.bounds,
             )
             letter.mail = checked, options
         except InvalidMessage as exc:

@@ -26,7 +26,7 @@ def client_for(settings: Settings) -> MailClient:
         settings.login_method,
         settings.rpc_exchange,
         settings.max_size,
-        settings.limits,
+        settings.bounds,
         settings.timeout_s,
     )
     client = _clients.get(key)
@@ -41,7 +41,7 @@ def make_client(settings: Settings) -> MailClient:
         "AMQP_SSL": settings.amqp_ssl,
         "LOGIN_METHOD": settings.login_method,
         "rpc_exchange": settings.rpc_exchange,
-        "mail": {"max_size": settings.max_size, **asdict(settings.limits)},
+        "mail": {"max_size": settings.max_size, **asdict(settings.bounds)},
     }
     try:
         return MailClient.from_config(config, timeout=settings.timeout_s)

@@ -24,10 +24,10 @@ from django.conf import settings as django_settings
 from django.core.exceptions import ImproperlyConfigured
 from django.db import DEFAULT_DB_ALIAS
 
-from mail_service import limits
+from mail_service import bounds
+from mail_service.bounds import Bounds
 from mail_service.client.mailclient import DEFAULT_MAX_SIZE, DEFAULT_TIMEOUT_S
 from mail_service.errors import InvalidMessage
-from mail_service.limits import Limits
 from mail_service.message import Options
 from mail_service.message.words import nearest
 
@@ -51,11 +51,11 @@ class Settings:
     #: MAX_SIZE: bytes of a message as JSON; the service's ``mail.max_size``
     max_size: int = DEFAULT_MAX_SIZE
     #: MAX_RECIPIENTS, MAX_ATTACHMENTS, MAX_HEADER_LENGTH, MAX_VALUES, MAX_NESTING: of a message; the service's own
-    max_recipients: int = limits.DEFAULT.max_recipients
-    max_attachments: int = limits.DEFAULT.max_attachments
-    max_header_length: int = limits.DEFAULT.max_header_length
-    max_values: int = limits.DEFAULT.max_values
-    max_nesting: int = limits.DEFAULT.max_nesting
+    max_recipients: int = bounds.DEFAULT.max_recipients
+    max_attachments: int = bounds.DEFAULT.max_attachments
+    max_header_length: int = bounds.DEFAULT.max_header_length
+    max_values: int = bounds.DEFAULT.max_values
+    max_nesting: int = bounds.DEFAULT.max_nesting
     #: WAIT: return when the mail is delivered, and raise what delivery raised; else once RabbitMQ has it
     wait: bool = False
     #: TIMEOUT: seconds that a call may take; with WAIT, for each message
@@ -68,9 +68,9 @@ class Settings:
     options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
-    def limits(self) -> Limits:
+    def bounds(self) -> Bounds:
         """What one message may have, but for its size."""
-        return limits.of(self)
+        return bounds.of(self)
 
 
 def read(entry: Mapping[str, Any] | None = None, *, place: str = NAME) -> Settings:

@@ -130,7 +130,7 @@ def _decode(text: str) -> bytes:
 
 def whole_mime(value: object, place: str, check: Check) -> str:
     encoded, raw = _base64(value, place)
-    if encoded and check.strict and (problem := mime.problem(raw, most=check.limits)):
+    if encoded and check.strict and (problem := mime.problem(raw, most=check.bounds)):
         raise InvalidMessage(place, problem)
     return encoded
 

@@ -6,9 +6,9 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
 
-from mail_service import limits
+from mail_service import bounds
+from mail_service.bounds import Bounds, at_most
 from mail_service.errors import InvalidMessage
-from mail_service.limits import Limits, at_most
 from mail_service.message import kinds
 from mail_service.message.hidden import has_break, parameters_have_break
 from mail_service.message.words import got, nearest
@@ -24,7 +24,7 @@ class Check:
     #: False for ``dump`` and ``load``, which carry also what would not be accepted as a mail to send
     strict: bool
     #: of a strict one
-    limits: Limits = limits.DEFAULT
+    bounds: Bounds = bounds.DEFAULT
     #: ``types`` entries that no field has answered for yet
     kinds: dict[str, Any] = field(default_factory=dict)
     #: those that a field has
@@ -47,18 +47,18 @@ class Check:
     @property
     def deepest(self) -> int:
         """Levels of lists and objects in one another."""
-        return min(self.limits.max_nesting, limits.DEEPEST) if self.strict else limits.DEEPEST
+        return min(self.bounds.max_nesting, bounds.DEEPEST) if self.strict else bounds.DEEPEST
 
     def count(self, many: Collection[object], place: str, setting: str, *, others: int = 0) -> None:
         """Raise when there are more of something, with *others* elsewhere, than the *setting* allows."""
-        most = getattr(self.limits, setting)
+        most = getattr(self.bounds, setting)
         if self.strict and len(many) + others > most:
             raise InvalidMessage(place, f"has {len(many) + others:,} entries; {at_most(most, setting)}")
 
     def lengthen_header(self, by: int, place: str) -> None:
         """Raise when what the message puts into its header fields becomes too long."""
         self.header_length += by
-        most = self.limits.max_header_length
+        most = self.bounds.max_header_length
         if self.strict and self.header_length > most:
             problem = f"makes the header {self.header_length:,} characters long; {at_most(most, 'max_header_length')}"
             raise InvalidMessage(place, problem)

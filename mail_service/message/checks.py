@@ -18,9 +18,9 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-from mail_service import limits as all_limits
+from mail_service import bounds as all_bounds
+from mail_service.bounds import DEEPEST, Bounds, at_most
 from mail_service.errors import InvalidMessage
-from mail_service.limits import DEEPEST, Limits, at_most
 from mail_service.message import kinds
 from mail_service.message.addresses import BadAddress, addr_spec, unique
 from mail_service.message.checking import JSON, Check, too_deep, unknown, wrong
@@ -56,7 +56,7 @@ def validate(
     *,
     default_from: str | None = None,
     max_size: int = DEFAULT_MAX_SIZE,
-    limits: Limits = all_limits.DEFAULT,
+    bounds: Bounds = all_bounds.DEFAULT,
 ) -> dict[str, JSON]:
     """
     Return the canonical form of *message*, which may be any JSON value.
@@ -64,30 +64,30 @@ def validate(
     Args:
         default_from: Used when the message has no ``from_email``.
         max_size: Bytes that the message may take as compact JSON in UTF-8.
-        limits: Of everything else.
+        bounds: Of everything else.
 
     Raises:
         InvalidMessage: names the place, such as ``to[2]`` or ``headers["X-Foo"]``, but shows no value of it.
     """
-    given, _ = as_json(message, max_size, limits)
-    return _complete(_canonical(given, strict=True, limits=limits), default_from)
+    given, _ = as_json(message, max_size, bounds)
+    return _complete(_canonical(given, strict=True, bounds=bounds), default_from)
 
 
 def checked_as_given(
-    message: object, *, default_from: str, max_size: int, limits: Limits = all_limits.DEFAULT
+    message: object, *, default_from: str, max_size: int, bounds: Bounds = all_bounds.DEFAULT
 ) -> Checked:
     """Do as ``validate``; the message travels as it was handed in."""
-    given, text = as_json(message, max_size, limits)
-    canonical = _complete(_canonical(given, strict=True, limits=limits), default_from)
+    given, text = as_json(message, max_size, bounds)
+    canonical = _complete(_canonical(given, strict=True, bounds=bounds), default_from)
     return Checked(message=given, text=text, sender=canonical.get("from_email", ""))
 
 
 def checked_in_canonical_form(
-    message: dict[str, JSON], *, default_from: str, max_size: int, limits: Limits = all_limits.DEFAULT
+    message: dict[str, JSON], *, default_from: str, max_size: int, bounds: Bounds = all_bounds.DEFAULT
 ) -> Checked:
     """Do the same for a message that travels in canonical form; the default sender is not added to it."""
-    canonical = _canonical(message, strict=True, limits=limits)
-    _, text = as_json(canonical, max_size, limits)
+    canonical = _canonical(message, strict=True, bounds=bounds)
+    _, text = as_json(canonical, max_size, bounds)
     complete = _complete(dict(canonical), default_from)
     return Checked(message=canonical, text=text, sender=complete.get("from_email", ""))
 
@@ -98,7 +98,7 @@ def canonical_form(message: object, *, strict: bool, max_size: int | None = None
     return _canonical(given, strict=strict)
 
 
-def as_json(message: object, max_size: int | None, limits: Limits | None = None) -> tuple[dict[str, JSON], str]:
+def as_json(message: object, max_size: int | None, bounds: Bounds | None = None) -> tuple[dict[str, JSON], str]:
     """
     Return *message* and its text in JSON.
 
@@ -106,8 +106,8 @@ def as_json(message: object, max_size: int | None, limits: Limits | None = None)
     """
     if not isinstance(message, dict):
         raise InvalidMessage("message", f"must be an object, not {got(message)}")
-    if limits is not None:
-        _count_values(message, limits.max_values)
+    if bounds is not None:
+        _count_values(message, bounds.max_values)
     try:
         text = _encode(message)
         size = len(text) if text.isascii() else len(text.encode())
@@ -120,8 +120,8 @@ def as_json(message: object, max_size: int | None, limits: Limits | None = None)
     return message, text
 
 
-def _canonical(message: dict[str, JSON], *, strict: bool, limits: Limits = all_limits.DEFAULT) -> dict[str, JSON]:
-    check = Check(strict=strict, limits=limits, kinds=_kinds(message))
+def _canonical(message: dict[str, JSON], *, strict: bool, bounds: Bounds = all_bounds.DEFAULT) -> dict[str, JSON]:
+    check = Check(strict=strict, bounds=bounds, kinds=_kinds(message))
     if strict:
         _count(message, check)
     canonical: dict[str, JSON] = {}

@@ -18,8 +18,8 @@ from django.core.mail import EmailMessage
 from django.utils.functional import Promise
 from django.utils.timezone import get_current_timezone, is_naive, make_aware
 
+from mail_service.bounds import DEFAULT, Bounds
 from mail_service.errors import InvalidMessage
-from mail_service.limits import DEFAULT, Limits
 from mail_service.message import kinds, mime
 from mail_service.message.checks import SURROGATE, Checked, canonical_form, checked_in_canonical_form
 from mail_service.message.overrides import builds_otherwise, defined_by
@@ -43,10 +43,10 @@ def dump(email: EmailMessage) -> dict[str, Any]:
     return canonical_form(_Dump(email).fields(), strict=False)
 
 
-def checked_dump(email: EmailMessage, *, default_from: str, max_size: int, limits: Limits = DEFAULT) -> Checked:
+def checked_dump(email: EmailMessage, *, default_from: str, max_size: int, bounds: Bounds = DEFAULT) -> Checked:
     """Do as ``dump`` and ``validate`` in one, for a mail that is handed in now; raises as both do."""
     fields = _Dump(email).fields()
-    return checked_in_canonical_form(fields, default_from=default_from, max_size=max_size, limits=limits)
+    return checked_in_canonical_form(fields, default_from=default_from, max_size=max_size, bounds=bounds)
 
 
 @dataclass(slots=True)

@@ -15,7 +15,7 @@ from email.policy import Policy
 from io import BytesIO
 from typing import Any
 
-from mail_service.limits import DEFAULT, Limits, at_most
+from mail_service.bounds import DEFAULT, Bounds, at_most
 from mail_service.message.addresses import ADDRESS_HEADERS
 
 #: characters: RFC 5321, 4.5.3.1 has 254 for an address, and a name goes before it
@@ -48,7 +48,7 @@ class _LimitedParser(FeedParser):
     The standard library's time for a Content-Type grows with the square of its parameters: 2 MB of them took minutes.
     """
 
-    def __init__(self, most: Limits) -> None:
+    def __init__(self, most: Bounds) -> None:
         super().__init__(policy=email.policy.compat32)
         self._most = most
         self._headers = 0
@@ -61,7 +61,7 @@ class _LimitedParser(FeedParser):
         super()._parse_headers(lines)  # type: ignore[misc]  # nobody is meant to see it, and it has not changed since 2002
 
 
-def _check_lengths(lines: list[str], most: Limits) -> None:
+def _check_lengths(lines: list[str], most: Bounds) -> None:
     """Raise for fields that are longer together than ``max_header_length``; addresses count as recipients do."""
     lengths = {False: 0, True: 0}
     is_of_addresses = False
@@ -75,7 +75,7 @@ def _check_lengths(lines: list[str], most: Limits) -> None:
         raise _TooMuch(f"has too many addresses in its header; {at_most(most.max_recipients, 'max_recipients')}")
 
 
-def _parsed(raw: bytes, most: Limits, *, only_header: bool = False) -> Message[str, str]:
+def _parsed(raw: bytes, most: Bounds, *, only_header: bool = False) -> Message[str, str]:
     parser = _LimitedParser(most)
     if only_header:
         parser._set_headersonly()  # type: ignore[attr-defined]  # noqa: SLF001 - as HeaderParser does
@@ -83,7 +83,7 @@ def _parsed(raw: bytes, most: Limits, *, only_header: bool = False) -> Message[s
     return parser.close()
 
 
-def problem(raw: bytes, *, most: Limits = DEFAULT) -> str:
+def problem(raw: bytes, *, most: Bounds = DEFAULT) -> str:
     """
     Say why *raw* is no MIME part or message, or return an empty string.
 

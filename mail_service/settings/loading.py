@@ -6,7 +6,7 @@ import difflib
 import re
 from collections.abc import Collection, Mapping
 
-from mail_service import limits, tls
+from mail_service import bounds, tls
 from mail_service.errors import ConfigurationError
 from mail_service.settings import database
 from mail_service.settings.mailers import read_mailers, read_tenants
@@ -42,12 +42,12 @@ _KEYS = (
 #: bytes; RabbitMQ 3 takes no message above 128 MiB
 _LARGEST_MESSAGE = 128 * 1024 * 1024
 #: name, what is counted, from, to; 998 characters are a line (RFC 5322, 2.1.1)
-_LIMITS = (
+_BOUNDS = (
     ("max_recipients", "recipients", 1, 1_000_000),
     ("max_attachments", "attachments", 0, 1_000_000),
     ("max_header_length", "characters", 998, 10_000_000),
     ("max_values", "values", 100, 10_000_000),
-    ("max_nesting", "levels", 0, limits.DEEPEST),
+    ("max_nesting", "levels", 0, bounds.DEEPEST),
 )
 #: seconds; RabbitMQ takes a message away from a consumer after 30 minutes, and another one would then send it too
 _LONGEST_ATTEMPT = 1500
@@ -126,7 +126,7 @@ def _read_mail(mail: Section) -> Settings:
         max_size=mail.whole(
             "max_size", defaults.max_size, what="a whole number of bytes", least=1, most=_LARGEST_MESSAGE
         ),
-        **_read_limits(mail),
+        **_read_bounds(mail),
         hold_probe=mail.number("hold_probe", defaults.hold_probe, what="seconds", above=True, most=_LONGEST_PROBE),
         attempt_timeout=mail.number(
             "attempt_timeout", defaults.attempt_timeout, what="seconds", above=True, most=_LONGEST_ATTEMPT
@@ -134,11 +134,11 @@ def _read_mail(mail: Section) -> Settings:
     )
 
 
-def _read_limits(mail: Section) -> dict[str, int]:
+def _read_bounds(mail: Section) -> dict[str, int]:
     """Each from the least that a usual mail needs to the most that anybody can mean."""
     return {
-        name: mail.whole(name, getattr(limits.DEFAULT, name), what=f"a whole number of {what}", least=least, most=most)
-        for name, what, least, most in _LIMITS
+        name: mail.whole(name, getattr(bounds.DEFAULT, name), what=f"a whole number of {what}", least=least, most=most)
+        for name, what, least, most in _BOUNDS
     }
 
 

@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass, field
 from types import MappingProxyType
 from typing import Final, Literal, TypeAlias
 
-from mail_service import limits
-from mail_service.limits import Limits
+from mail_service import bounds
+from mail_service.bounds import Bounds
 from mail_service.settings.masks import mask
 
 OnUnknown: TypeAlias = Literal["retry", "give_up"]
@@ -176,23 +176,23 @@ class Settings:
     allow_recipients: tuple[str, ...] | None = None
     #: bytes of a message's JSON, above which it is refused; 25 MB, a MB being 1,000,000 bytes
     max_size: int = 25_000_000
-    #: of one message: see ``Limits``
-    max_recipients: int = limits.DEFAULT.max_recipients
-    max_attachments: int = limits.DEFAULT.max_attachments
+    #: of one message: see ``Bounds``
+    max_recipients: int = bounds.DEFAULT.max_recipients
+    max_attachments: int = bounds.DEFAULT.max_attachments
     #: characters
-    max_header_length: int = limits.DEFAULT.max_header_length
-    max_values: int = limits.DEFAULT.max_values
+    max_header_length: int = bounds.DEFAULT.max_header_length
+    max_values: int = bounds.DEFAULT.max_values
     #: levels
-    max_nesting: int = limits.DEFAULT.max_nesting
+    max_nesting: int = bounds.DEFAULT.max_nesting
     #: seconds; held mail is looked at again at least this often
     hold_probe: float = 30.0
     #: seconds; an attempt that takes longer is given up, with its outcome unknown
     attempt_timeout: float = 120.0
 
     @property
-    def limits(self) -> Limits:
+    def bounds(self) -> Bounds:
         """What one message may have, but for its size."""
-        return limits.of(self)
+        return bounds.of(self)
 
     def mailers_of(self, tenant: object) -> Mapping[str, MailerSettings]:
         """The mailers that mail for *tenant* may name: its own and everybody's. Whatever is no tenant has no own."""
@@ -221,7 +221,7 @@ class Settings:
             "redirect_to": self.redirect_to,
             "allow_recipients": self.allow_recipients,
             "max_size": self.max_size,
-            **asdict(self.limits),
+            **asdict(self.bounds),
             "hold_probe": self.hold_probe,
             "attempt_timeout": self.attempt_timeout,
         }

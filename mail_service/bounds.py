@@ -7,7 +7,7 @@ from typing import Final
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
+class Bounds:
     """What is above one of them is refused; the error names the setting."""
 
     #: in to, cc and bcc together, and again in reply_to; a recipient takes about 100 bytes in each record of the mail
@@ -26,7 +26,7 @@ class Limits:
 
 #: far below where Python's own JSON gives up
 DEEPEST: Final = 64
-DEFAULT: Final = Limits()
+DEFAULT: Final = Bounds()
 
 
 def at_most(most: int, setting: str) -> str:
@@ -34,6 +34,6 @@ def at_most(most: int, setting: str) -> str:
     return f"at most {most:,} are allowed (mail.{setting})"
 
 
-def of(settings: object) -> Limits:
-    """The limits that *settings* has as attributes of the same names."""
-    return Limits(**{each.name: getattr(settings, each.name) for each in fields(Limits)})
+def of(settings: object) -> Bounds:
+    """The bounds that *settings* has as attributes of the same names."""
+    return Bounds(**{each.name: getattr(settings, each.name) for each in fields(Bounds)})

@@ -8,17 +8,17 @@ from typing import Any
 
 import pytest
 
+from mail_service.bounds import Bounds
 from mail_service.client import MailClient
 from mail_service.delivery import read
 from mail_service.envelope import seal
 from mail_service.errors import InvalidMessage
-from mail_service.limits import Limits
 from mail_service.message import dump, load, validate
 from mail_service.message.checks import checked_as_given
 from mail_service.settings import Settings, load_settings
 from tests.support.messages import a_message, in_base64
 
-LIMITS = Limits(max_recipients=10, max_attachments=5, max_header_length=1000, max_values=100, max_nesting=3)
+BOUNDS = Bounds(max_recipients=10, max_attachments=5, max_header_length=1000, max_values=100, max_nesting=3)
 
 
 def people(number: int) -> list[str]:
@@ -167,10 +167,10 @@ CASES: dict[str, tuple[str, str, int, Callable[[int], dict[str, Any]]]] = {
 def test_what_is_above_a_limit_is_refused_by_its_name(
     setting: str, field: str, most: int, make: Callable[[int], dict[str, Any]]
 ) -> None:
-    validate(make(most), limits=LIMITS)
+    validate(make(most), bounds=BOUNDS)
 
     with pytest.raises(InvalidMessage, match=rf"\(mail\.{setting}\)") as refused:
-        validate(make(most + 1), limits=LIMITS)
+        validate(make(most + 1), bounds=BOUNDS)
 
     assert refused.value.field == field
 
@@ -178,8 +178,8 @@ def test_what_is_above_a_limit_is_refused_by_its_name(
 @pytest.mark.parametrize("name", ["to", "attachments", "subject", "esp_extra"])
 def test_every_door_has_the_same_limits(name: str) -> None:
     setting, _, most, make = CASES[name]
-    settings = Settings(**asdict(LIMITS))
-    client = MailClient("amqp://guest:guest@127.0.0.1:1//", limits=LIMITS, timeout=1)
+    settings = Settings(**asdict(BOUNDS))
+    client = MailClient("amqp://guest:guest@127.0.0.1:1//", bounds=BOUNDS, timeout=1)
 
     with pytest.raises(InvalidMessage, match=setting):
         read(seal(make(most + 1), {}, door="submit").body(), {}, redelivered=False, settings=settings)
@@ -207,9 +207,9 @@ def test_the_limits_are_configured_one_by_one() -> None:
 
     settings = load_settings({"mail": config})
 
-    assert settings.limits == Limits(**config)
+    assert settings.bounds == Bounds(**config)
     assert settings.masked().items() >= config.items()
-    assert MailClient.from_config({"mail": config})._most["limits"] == settings.limits
+    assert MailClient.from_config({"mail": config})._most["bounds"] == settings.bounds
 
 
 def test_the_usual_limits_let_every_usual_mail_pass() -> None:
