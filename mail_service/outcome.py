@@ -72,6 +72,8 @@ class Scope(StrEnum):
 
     #: this mail, or one of its recipients
     MAIL = "mail"
+    #: all mail to the same recipient, whose address does not exist: a hard bounce, where it is permanent
+    RECIPIENT = "recipient"
     #: all mail of the same sender, such as one whose domain the provider does not know
     SENDER = "sender"
     #: all mail through the same mailer: its account, its address, the provider itself
@@ -104,6 +106,11 @@ class Diagnosis:
     def is_answer(self) -> bool:
         """The other side said so: it is there, and works. Any other failure may be one of ours alone."""
         return self.code.startswith(("smtp", "http"))
+
+    @property
+    def is_hard_bounce(self) -> bool:
+        """The address does not exist, so that nobody's mail will ever reach it."""
+        return self.kind == Kind.PERMANENT and self.scope == Scope.RECIPIENT
 
     @property
     def concerns(self) -> Scope:

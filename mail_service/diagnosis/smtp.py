@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Final
 
@@ -25,6 +25,18 @@ _TOO_FAST: Final = (
 )
 _QUOTA: Final = r"\b(daily|monthly|per\s+day|24.hours?)\b"
 _TOO_MANY_RECIPIENTS: Final = r"too\s+many\s+recipients"
+#: the server refuses us or the mail, whatever code it gives to a recipient
+_POLICY: Final = (
+    r"spam|\bblock|black.?list|\b(rbl|dnsbl)\b|denied|polic(y|ies)|reputation|prohibit|relaying"
+    r"|not\s+(allowed|permitted)"
+)
+#: without an enhanced code in front, which would say more
+_NOBODY: Final = (
+    r"\A(?![245]\.\d).*("
+    r"user\s+unknown|unknown\s+(user|recipient|local.part)|no\s+such\s+(user|recipient|mailbox|address|person)"
+    r"|(user|recipient|mailbox|address|account)\s+(does\s+not|doesn't)\s+exist|(user|recipient|mailbox)\s+not\s+found"
+    r"|no\s+mailbox\s+here)"
+)
 
 _CONTENT: Final[frozenset[Stage | None]] = frozenset({"data", "body"})
 _ANYWHERE: Final[frozenset[Stage | None]] = frozenset({*BEFORE_CONTENT, "body", "quit", None})
@@ -248,6 +260,30 @@ ROWS: Final[tuple[ReplyRow, ...]] = (
         kind=Kind.TRANSIENT,
         source="RFC 5321, 4.5.3.1.10: 552 for too many recipients is to be treated as 452",
     ),
+    # a hard bounce; only here, where the reply is about one recipient
+    ReplyRow(
+        codes="5xx",
+        text=_POLICY,
+        stages=frozenset({"rcpt"}),
+        kind=Kind.PERMANENT,
+        source="RFC 5321, 4.2.3: 550 also for policy reasons, which some servers give with 5.1.1; no hard bounce",
+    ),
+    ReplyRow(
+        codes="5xx",
+        enhanced="1.1 1.2 1.6 1.10",
+        stages=frozenset({"rcpt"}),
+        kind=Kind.PERMANENT,
+        scope=Scope.RECIPIENT,
+        source="RFC 3463, 3.2: no such mailbox, no such system, moved without a new address; RFC 7505, 4.2: a null MX",
+    ),
+    ReplyRow(
+        codes="550 553",
+        text=_NOBODY,
+        stages=frozenset({"rcpt"}),
+        kind=Kind.PERMANENT,
+        scope=Scope.RECIPIENT,
+        source="RFC 5321, 4.2.3: mailbox not found, in the words of Exim, Postfix and qmail without an enhanced code",
+    ),
     ReplyRow(
         codes="4xx",
         enhanced="3.2 4.5",
@@ -342,7 +378,9 @@ def _all_refused(refused: object) -> Diagnosis | None:
     if not isinstance(refused, Mapping) or not refused:
         return None
     diagnoses = [diagnose_reply(int(code), text, "rcpt") for code, text in refused.values()]
-    return min(diagnoses, key=lambda one: _FIRST_TO_TELL.index(one.kind))
+    told = min(diagnoses, key=lambda one: _FIRST_TO_TELL.index(one.kind))
+    # it stands for all recipients: that one of them does not exist must not be said of the others
+    return replace(told, scope=None) if told.is_hard_bounce and len(diagnoses) > 1 else told
 
 
 def _code_fits(pattern: str, code: int) -> bool:

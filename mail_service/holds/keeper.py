@@ -376,11 +376,15 @@ class Keeper:
             self._tell(what, hold)
 
 
+#: whose faults may hold more than one mail
+_SHARED = (Scope.SENDER, Scope.MAILER)
+
+
 def _fault(diagnoses: Sequence[Diagnosis]) -> Diagnosis | None:
     """The failure that is about more than this mail; None as soon as anybody was accepted."""
     if any(diagnosis.kind == Kind.ACCEPTED for diagnosis in diagnoses):
         return None
-    faults = [each for each in diagnoses if each.kind in _WEIGHT and each.concerns != Scope.MAIL]
+    faults = [each for each in diagnoses if each.kind in _WEIGHT and each.concerns in _SHARED]
     # a sender's fault is one that waits for somebody: anything else is a matter of the mail
     faults = [each for each in faults if each.concerns == Scope.MAILER or each.kind == Kind.CONFIGURATION]
     return max(faults, key=lambda each: (each.concerns == Scope.MAILER, _WEIGHT.index(each.kind)), default=None)

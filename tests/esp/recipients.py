@@ -8,7 +8,7 @@ from typing import Any
 
 from mail_service.outcome import Kind, Scope
 
-from .answers import ACCEPTED, CONFIGURATION, MAIL, MAILER, PERMANENT, QUOTA_S, SENDER, THROTTLED, TRANSIENT
+from .answers import ACCEPTED, CONFIGURATION, MAIL, MAILER, PERMANENT, QUOTA_S, RECIPIENT, SENDER, THROTTLED, TRANSIENT
 from .asking import A, B, usual_scope
 
 #: a recipient's kind, whom it is about, the diagnosis' code and its wait
@@ -134,7 +134,8 @@ def _mandrill() -> Iterator[Case]:
 
     yield mandrill("unsigned", _is(CONFIGURATION, "http 200 mandrill unsigned", SENDER))
     yield mandrill("test-mode-limit", _is(CONFIGURATION, "http 200 mandrill test-mode-limit"))
-    yield mandrill("hard-bounce", _is(PERMANENT, "status rejected"))
+    yield mandrill("hard-bounce", _is(PERMANENT, "http 200 mandrill hard-bounce", RECIPIENT))
+    yield mandrill("spam", _is(PERMANENT, "status rejected"))
     yield Case(
         name="all refused",
         esp="mandrill",

@@ -7,7 +7,7 @@ from typing import Literal
 
 from mail_service.outcome import Kind, Scope
 
-from .answers import CONFIGURATION, MAIL, MAILER, PERMANENT, QUOTA_S, SENDER, THROTTLED, TRANSIENT, UNKNOWN
+from .answers import CONFIGURATION, MAIL, MAILER, PERMANENT, QUOTA_S, RECIPIENT, SENDER, THROTTLED, TRANSIENT, UNKNOWN
 from .asking import usual_scope
 
 Stage = Literal["connect", "helo", "starttls", "auth", "mail", "rcpt", "data", "body"]
@@ -73,7 +73,17 @@ CASES: tuple[Case, ...] = (
     _of("rcpt", "451 4.3.2 Not for this one", TRANSIENT),
     _of("rcpt", "552 5.5.3 Too many", TRANSIENT),
     _of("rcpt", "552 Too many recipients", TRANSIENT),
-    _of("rcpt", "550 5.1.1 No such user", PERMANENT),
+    _of("rcpt", "550 5.1.1 Recipient address rejected: listed by the DNSBL example.net", PERMANENT),
+    _of("rcpt", "550 User unknown; your message looks like spam", PERMANENT),
+    _of("rcpt", "550 5.1.1 User unknown in local recipient table", PERMANENT, RECIPIENT),
+    _of("rcpt", "550 5.1.2 Host unknown", PERMANENT, RECIPIENT),
+    _of("rcpt", "551 5.1.6 Moved", PERMANENT, RECIPIENT),
+    _of("rcpt", "556 5.1.10 The domain takes no mail", PERMANENT, RECIPIENT),
+    _of("rcpt", "550 No such user here", PERMANENT, RECIPIENT),
+    _of("rcpt", "553 sorry, no mailbox here by that name", PERMANENT, RECIPIENT),
+    _of("rcpt", "550 5.2.1 The user does not exist any more, or is disabled", PERMANENT),
+    _of("rcpt", "550 Requested action not taken: mailbox unavailable", PERMANENT),
+    _of("body", "550 5.1.1 No such user", PERMANENT),
     _of("rcpt", "550 5.7.1 Blocked", PERMANENT),
     _of("rcpt", "354 Odd", TRANSIENT, MAILER),
     _of("data", "451 4.3.0 Local error", TRANSIENT),

@@ -54,6 +54,12 @@ PROVIDER: Final = Provider(
                 source=f"{_REASONS}: the sending domain is not signed (SPF, DKIM), or is not valid",
             ),
             AnswerRow(
+                codes="hard-bounce",
+                kind=Kind.PERMANENT,
+                scope=Scope.RECIPIENT,
+                source=f"{_REASONS}; mandrill.zendesk.com, About Bounces: permanent errors such as invalid mailboxes",
+            ),
+            AnswerRow(
                 codes="test-mode-limit",
                 kind=Kind.CONFIGURATION,
                 source=f"{_REASONS}: the key is one for tests",
