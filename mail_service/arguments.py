@@ -12,8 +12,10 @@ from mail_service.message.addresses import BadAddress, addr_spec
 
 #: rows in one answer
 LARGEST_PAGE = 20_000
-#: characters of an address, of a reason, and of a tenant's name
-LONGEST_ADDRESS, LONGEST_REASON, LONGEST_NAME = 400, 1_000, 200
+#: characters of an address; a longer one is none that SMTP knows (RFC 5321, 4.5.3.1.3: 256 octets)
+LONGEST_ADDRESS = 400
+#: characters of a reason, and of a tenant's name
+LONGEST_REASON, LONGEST_NAME = 1_000, 200
 #: of a pause: a hundred years
 LONGEST_PAUSE_S = 100 * 365 * 86_400
 

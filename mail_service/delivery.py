@@ -22,6 +22,7 @@ from mail_service.envelope import Envelope
 from mail_service.errors import InvalidMessage
 from mail_service.guard import NO_GUARD, Guard
 from mail_service.handover import Handed, Handover, Round
+from mail_service.hard_bounces import Offers, nobody
 from mail_service.holds import SOONER, Held, Keeper, Pauses
 from mail_service.ledger.records import (
     Attempt,
@@ -215,7 +216,9 @@ class Courier:
         *,
         pauses: Pauses,
         guard: Guard = NO_GUARD,
+        hard_bounces: Offers = nobody,
     ) -> None:
+        self._hard_bounces = hard_bounces
         self._settings = settings
         self._guard = guard
         self._pauses = pauses
@@ -428,7 +431,9 @@ class Courier:
         if survived:
             settled = replace(settled, mail=replace(settled.mail, deaths=0))
         attempts = [_as_attempt(settled, each, len(handed.rounds)) for each in handed.rounds]
-        tried = Tried(settled=settled, change=self._change(delivery, settled.mail, attempts))
+        change = self._change(delivery, settled.mail, attempts)
+        change = replace(change, suppressions=self._hard_bounces(change.mail, handed.rounds))
+        tried = Tried(settled=settled, change=change)
         was_held = mail.status == Status.HELD
         _log_attempt(tried, handed, number_of=mail.attempts + 1, again=was_held)
         if settled.step == Step.RETRY:

@@ -55,6 +55,9 @@ class Redirected:
         diagnosis = receipt.diagnosis
         if address in self.instead and diagnosis.kind == Kind.ACCEPTED:
             diagnosis = replace(diagnosis, text=f"sent to {receipt.address} instead (mail.redirect_to)")
+        elif address in self.instead and diagnosis.is_hard_bounce:
+            # it is the other address that does not exist
+            diagnosis = replace(diagnosis, scope=None)
         return replace(receipt, address=address, diagnosis=diagnosis)
 
 

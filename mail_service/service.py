@@ -87,6 +87,11 @@ class MailService:
         return self.doors.steer.suppress(address, reason, tenant, until)
 
     @rpc
+    def suppress_many(self, entries: Any = None) -> list[dict[str, Any]]:
+        """Put many on the list of those who are not mailed; one answer for each, in order."""
+        return self.doors.steer.suppress_many(entries)
+
+    @rpc
     def unsuppress(self, address: Any = None, tenant: Any = None) -> bool:
         """Mail this address, or this domain, again."""
         return self.doors.steer.unsuppress(address, tenant)

@@ -16,6 +16,7 @@ from typing import Any
 from mail_service import clock
 from mail_service.announcing import Announcer
 from mail_service.arguments import (
+    LARGEST_PAGE,
     as_address,
     as_id,
     as_limit,
@@ -33,7 +34,8 @@ from mail_service.ledger.forgetting import forget
 from mail_service.ledger.histories import history
 from mail_service.ledger.holdings import Hold
 from mail_service.ledger.pauses import Criteria, Pause, PauseList
-from mail_service.ledger.suppressions import Suppression, Suppressions
+from mail_service.ledger.records import Suppression
+from mail_service.ledger.suppressions import Suppressions
 from mail_service.ledger.waiting import WaitingMail
 from mail_service.logs import say
 from mail_service.releasing import Releaser
@@ -41,6 +43,9 @@ from mail_service.settings import Settings
 from mail_service.topology import LANES
 
 _log = logging.getLogger(__name__)
+
+#: what an entry of the list may say
+_ENTRY = ("address", "tenant", "reason", "since", "until")
 
 
 class Steering:
@@ -68,17 +73,22 @@ class Steering:
 
     def suppress(self, address: Any, reason: Any, tenant: Any, until: Any) -> dict[str, Any]:
         """Put an address, or a domain (``@example.org``), on the list; answers the entry."""
-        entry = Suppression(
-            address=as_address(address, or_domain=True),
-            tenant=as_name("tenant", tenant),
-            reason=as_reason(reason),
-            since=clock.now_iso(),
-            until=as_time("until", until) if until is not None else None,
-        )
+        entry = _entry(address, reason=reason, tenant=tenant, until=until)
         self._suppressions.put([entry])
         # an address is nothing for a log
         say(_log, logging.INFO, "an entry was put on the list of those who are not mailed", event="suppressed")
         return asdict(entry)
+
+    def suppress_many(self, entries: Any) -> list[dict[str, Any]]:
+        """Put many on the list at once; an entry or an error for each, in order. A bad one does not stop the others."""
+        if not isinstance(entries, list) or len(entries) > LARGEST_PAGE:
+            raise InvalidMessage("entries", f"has to be a list of at most {LARGEST_PAGE} objects")
+        answers = [_entry_or_error(item) for item in entries]
+        good = [answer for answer in answers if isinstance(answer, Suppression)]
+        self._suppressions.put(good)
+        text = "%(count)d entries were put on the list of those who are not mailed"
+        say(_log, logging.INFO, text, event="suppressed", count=len(good))
+        return [asdict(answer) if isinstance(answer, Suppression) else answer for answer in answers]
 
     def unsuppress(self, address: Any, tenant: Any) -> bool:
         """Take an entry off the list. Answers whether it was there."""
@@ -170,3 +180,28 @@ class Steering:
         settings = self._settings
         known = {*settings.mailers, *(name for mailers in settings.tenants.values() for name in mailers)}
         return mailer not in known and not settings.tenant_mailers
+
+
+def _entry_or_error(item: Any) -> Suppression | dict[str, Any]:
+    try:
+        return _read_entry(item)
+    except InvalidMessage as exc:
+        return {"error": {"type": "InvalidMessage", "message": str(exc), "field": exc.field}}
+
+
+def _read_entry(item: Any) -> Suppression:
+    if not isinstance(item, dict):
+        raise InvalidMessage("entry", "has to be an object with an address")
+    if unknown := sorted(map(str, item.keys() - _ENTRY)):
+        raise InvalidMessage(unknown[0], f"is unknown; an entry has {', '.join(_ENTRY)}")
+    return _entry(**{name: item.get(name) for name in _ENTRY})
+
+
+def _entry(address: Any, *, reason: Any, tenant: Any, until: Any, since: Any = None) -> Suppression:
+    return Suppression(
+        address=as_address(address, or_domain=True),
+        tenant=as_name("tenant", tenant),
+        reason=as_reason(reason),
+        since=clock.now_iso() if since is None else as_time("since", since),
+        until=None if until is None else as_time("until", until),
+    )

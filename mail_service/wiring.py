@@ -14,7 +14,7 @@ from nameko.constants import DEFAULT_MAX_WORKERS
 from nameko.extensions import DependencyProvider
 from nameko.utils import import_from_path
 
-from mail_service import clock, topology
+from mail_service import clock, hard_bounces, topology
 from mail_service.amqp import connecting
 from mail_service.amqp.mailqueue import MailQueue
 from mail_service.amqp.publisher import Publisher, PublishFailed
@@ -159,6 +159,7 @@ class Runtime:
             self.keeper,
             pauses=self.pauses,
             guard=guard,
+            hard_bounces=hard_bounces.offers(self.settings.hard_bounces),
         )
         self.report = self._bouncer()
         self.desk = Desk(

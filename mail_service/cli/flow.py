@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import click
@@ -23,20 +23,38 @@ _TENANT = click.option("--tenant", metavar="NAME", help="For mail of this tenant
 @click.option("--reason", default="", metavar="TEXT", help="Stands in the record of each mail that is not sent.")
 @_TENANT
 @click.option("--until", type=Time(), help="Until this time (ISO 8601, UTC); without it, until unsuppress.")
-@click.option("--csv", "file", type=click.File(encoding="utf-8"), metavar="FILE", help="Those in FILE; - is stdin.")
+@click.option("--csv", "file", type=click.File(encoding="utf-8-sig"), metavar="FILE", help="Those in FILE; - is stdin.")
 @common_options()
 def suppress(call: Call, address: str | None, file: Any, **about: Any) -> None:
     """
     Mail ADDRESS, or the whole domain @example.org, no more: in to, cc or bcc, whoever hands it in.
 
-    A CSV file has a first line with its columns' names: address, and if wanted tenant, reason, until.
+    A CSV file has a first line with its columns' names: address, and if wanted tenant, reason, since, until. A line
+    that cannot be used does not stop the others; exit status 1.
     """
     if (address is None) == (file is None):
         raise click.UsageError("name either an ADDRESS or a file with --csv")
-    entries = [{"address": address, **about}] if file is None else list(_read(file, about))
+    if file is None:
+        with call.service() as ask:
+            call.show(ask("suppress", **_given({"address": address, **about})), lambda _: "1 suppressed")
+        return
+    entries = [_given(entry) for entry in _read(file, about)]
     with call.service() as ask:
-        answers = [ask("suppress", **_given(entry)) for entry in entries]
-    call.show(answers[0] if file is None else answers, lambda _: f"{len(answers)} suppressed")
+        answers = [
+            answer
+            for start in range(0, len(entries), _PAGE)
+            for answer in ask("suppress_many", entries[start : start + _PAGE])
+        ]
+    call.show(answers, _imported)
+    if any("error" in answer for answer in answers):
+        raise SystemExit(1)
+
+
+def _imported(answers: Sequence[dict[str, Any]]) -> str:
+    wrong = [(number, answer["error"]) for number, answer in enumerate(answers, start=1) if "error" in answer]
+    lines = [f"{len(answers) - len(wrong)} suppressed"]
+    # no address: what is printed is logged in many places
+    return "\n".join(lines + [f"entry {number} of the file: {error['message']}" for number, error in wrong])
 
 
 def _read(file: Any, about: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -45,7 +63,7 @@ def _read(file: Any, about: dict[str, Any]) -> Iterator[dict[str, Any]]:
     if "address" not in (rows.fieldnames or ()):
         raise click.UsageError("the first line of the CSV file has to name its columns; `address` is one of them")
     for row in rows:
-        named = {name: row.get(name) or about.get(name) for name in ("tenant", "reason", "until")}
+        named = {name: row.get(name) or about.get(name) for name in _COLUMNS if name != "address"}
         yield {"address": row["address"], **named}
 
 

@@ -38,7 +38,7 @@ from mail_service.ledger.records import (
     PutOff,
     Superseded,
 )
-from mail_service.ledger.suppressions import screened
+from mail_service.ledger.suppressions import put_where_none_is, screened
 from mail_service.outcome import WAITING, Status
 
 #: beyond an attempt's own deadline, until a process on another host counts as gone
@@ -362,6 +362,7 @@ def _record_all(connection: Connection, changes: Sequence[Change]) -> list[Recor
     _upsert(connection, [newest[mail_id] for mail_id in sorted(newest)])
     attempts = [_attempt_values(change.mail, attempt) for change in changes for attempt in change.attempts]
     _insert_attempts.run(connection, attempts)
+    put_where_none_is(connection, [entry for change in changes for entry in change.suppressions])
     settled = [change.mail for change in newest.values() if change.mail.status.is_final or _is_held(change.mail)]
     index_recipients(connection, [change.mail for change in newest.values() if change.mail.status != Status.SENT])
     waiters = dismiss_waiters(connection, [mail.id for mail in settled])

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Self
 
+from mail_service.arguments import LONGEST_ADDRESS
 from mail_service.outcome import FINAL, Status, is_state
 
 #: the ``door`` of what could not be used when it came
@@ -107,6 +108,21 @@ class Attempt:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Suppression:
+    """One entry of the list."""
+
+    #: an address, or a domain with an @ before it
+    address: str
+    #: whose mail it is about; None for all mail
+    tenant: str | None = None
+    reason: str = ""
+    #: ISO 8601
+    since: str
+    #: ISO 8601; None until somebody ends it
+    until: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
     """What an attempt (or a decision) made of a mail; written as a whole or not at all."""
 
@@ -115,30 +131,41 @@ class Change:
     attempts: Sequence[Attempt] = ()
     #: the envelope's bytes, kept unless the mail was sent
     content: bytes | None = None
+    #: who is not to be mailed again
+    suppressions: Sequence[Suppression] = ()
 
     def to_json(self) -> dict[str, Any]:
         """For a copy that carries the change while the database is away. The content is the copy itself."""
-        return {"mail": asdict(self.mail), "attempts": [asdict(attempt) for attempt in self.attempts]}
+        facts = {"mail": asdict(self.mail), "attempts": [asdict(attempt) for attempt in self.attempts]}
+        if self.suppressions:
+            facts["suppressions"] = [asdict(entry) for entry in self.suppressions]
+        return facts
 
     @classmethod
     def from_json(cls, facts: Mapping[str, Any], content: bytes) -> Self:
         """Raises TypeError, KeyError or ValueError for what `to_json` did not make."""
         mail = Mail(**{**facts["mail"], "status": Status(facts["mail"]["status"])})
         attempts = [Attempt(**each) for each in facts["attempts"]]
-        _check(mail)
-        for attempt in attempts:
-            _check(attempt)
-        return cls(mail=mail, attempts=attempts, content=content)
+        suppressions = [Suppression(**each) for each in facts.get("suppressions", ())]
+        parts: list[Mail | Attempt | Suppression] = [mail, *attempts, *suppressions]
+        for part in parts:
+            _check(part)
+        return cls(mail=mail, attempts=attempts, content=content, suppressions=suppressions)
 
 
 #: Characters of a text that has a column of its own length, and what a count may be: PostgreSQL refuses more.
-_LONGEST = {"door": 8, "priority": 8, "status": 12, "diagnosis": 16, "digest": 64} | dict.fromkeys(
-    ("at", "submitted_at", "updated_at", "next_attempt_at", "not_before"), 32
-)
+_LONGEST = {
+    "address": LONGEST_ADDRESS,
+    "door": 8,
+    "priority": 8,
+    "status": 12,
+    "diagnosis": 16,
+    "digest": 64,
+} | dict.fromkeys(("at", "submitted_at", "updated_at", "next_attempt_at", "not_before", "since", "until"), 32)
 _LARGEST = 2_000_000_000
 
 
-def _check(part: Mail | Attempt) -> None:
+def _check(part: Mail | Attempt | Suppression) -> None:
     """Raise ValueError for a value of another type, or one that no database takes."""
     for field_ in fields(part):
         value = getattr(part, field_.name)
@@ -146,7 +173,7 @@ def _check(part: Mail | Attempt) -> None:
             sound = isinstance(value, dict) and all(map(is_state, value.values()))
         elif field_.type == "int":
             sound = isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _LARGEST
-        elif field_.name in ("error", "text"):
+        elif field_.name in ("error", "text", "reason"):
             sound = isinstance(value, str) or (value is None and field_.name == "error")
         else:
             optional = value is None and "None" in str(field_.type)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -19,31 +19,15 @@ from mail_service.ledger import tables
 from mail_service.ledger.database import Database
 from mail_service.ledger.dialects import insert_into, printable
 from mail_service.ledger.prepared import Prepared
-from mail_service.ledger.records import Mail, recipient
+from mail_service.ledger.records import Mail, Suppression, recipient
 from mail_service.outcome import FINAL, Status
 
-#: characters of what is looked up; a longer one is no address that SMTP knows (RFC 5321, 4.5.3.1.3: 256 octets)
 #: stands in the detail of a recipient who is on the list
 ON_THE_LIST = "is suppressed since"
 #: values in one statement; SQLite takes 32,766, PostgreSQL 65,535
 SLICE = 10_000
 
 _suppression = tables.suppression.c
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Suppression:
-    """One entry of the list."""
-
-    #: an address, or a domain with an @ before it
-    address: str
-    #: whose mail it is about; None for all mail
-    tenant: str | None = None
-    reason: str = ""
-    #: ISO 8601
-    since: str
-    #: ISO 8601; None until somebody ends it
-    until: str | None = None
 
 
 def key_of(address: str) -> str:
@@ -148,18 +132,36 @@ def all_are_done(mail: Mail) -> bool:
 def _put_all(connection: Connection, batches: Sequence[Sequence[Suppression]]) -> list[None]:
     # one statement must not name a row twice: of several entries, the last counts
     newest = {(key_of(entry.address), entry.tenant or ""): entry for batch in batches for entry in batch}
+    _insert(connection, newest)
+    return [None] * len(batches)
+
+
+def put_where_none_is(connection: Connection, entries: Iterable[Suppression]) -> None:
+    """Put *entries* on the list, but never in the place of one in force; runs inside a transaction of somebody's."""
+    newest = {(key_of(entry.address), entry.tenant or ""): entry for entry in entries}
+    _insert(connection, newest, _suppression.until <= clock.now_iso())
+
+
+def _insert(
+    connection: Connection,
+    entries: Mapping[tuple[str, str], Suppression],
+    replaces: sa.ColumnElement[bool] | None = None,
+) -> None:
+    """By key and tenant. *replaces* says of an entry that is there whether it gives way; without it, all do."""
     values = [
         {**asdict(entry), "address_key": key, "tenant": tenant, "reason": printable(entry.reason)}
-        for (key, tenant), entry in sorted(newest.items())
+        # in one order, so that two processes do not wait for each other
+        for (key, tenant), entry in sorted(entries.items())
     ]
-    if values:
-        statement = insert_into(connection, tables.suppression)
-        statement = statement.on_conflict_do_update(
-            index_elements=["address_key", "tenant"],
-            set_={name: statement.excluded[name] for name in ("address", "reason", "since", "until")},
-        )
-        connection.execute(statement, values)
-    return [None] * len(batches)
+    if not values:
+        return
+    statement = insert_into(connection, tables.suppression)
+    statement = statement.on_conflict_do_update(
+        index_elements=["address_key", "tenant"],
+        set_={name: statement.excluded[name] for name in ("address", "reason", "since", "until")},
+        where=replaces,
+    )
+    connection.execute(statement, values)
 
 
 def _remove_all(connection: Connection, keys: Sequence[tuple[str, str | None]]) -> list[bool]:

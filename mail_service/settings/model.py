@@ -126,6 +126,16 @@ class Bounce:
     factory: str | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HardBounces:
+    """What becomes of addresses that a mail server says do not exist."""
+
+    #: put them on the list of those who are not mailed
+    suppress: bool = False
+    #: days for which they stay there; None until somebody takes them off
+    days: float | None = 180.0
+
+
 FILE_BACKEND: Final = "django.core.mail.backends.filebased.EmailBackend"
 #: nothing leaves the machine until somebody configures a mailer
 DEFAULT_MAILERS: Final[Mapping[str, MailerSettings]] = MappingProxyType(
@@ -170,6 +180,7 @@ class Settings:
     #: dotted path of ``(exception, context) -> Diagnosis``
     classifier: str = "mail_service.diagnosis.diagnose"
     bounce: Bounce = field(default_factory=Bounce)
+    hard_bounces: HardBounces = field(default_factory=HardBounces)
     #: who gets all mail to those that *allow_recipients* does not allow; a bare address
     redirect_to: str | None = None
     #: patterns of the only addresses mailed, such as ``*@example.org``; None is all, or with *redirect_to* none
@@ -218,6 +229,7 @@ class Settings:
                 "whole": self.bounce.whole,
                 "factory": self.bounce.factory,
             },
+            "hard_bounces": {"suppress": self.hard_bounces.suppress, "days": self.hard_bounces.days},
             "redirect_to": self.redirect_to,
             "allow_recipients": self.allow_recipients,
             "max_size": self.max_size,

@@ -10,8 +10,8 @@ import pytest
 from mail_service import clock
 from mail_service.ledger import Ledger
 from mail_service.ledger.database import Database
-from mail_service.ledger.records import Granted, Interrupted, recipient
-from mail_service.ledger.suppressions import Suppression, Suppressions, key_of
+from mail_service.ledger.records import Change, Granted, Interrupted, Suppression, recipient
+from mail_service.ledger.suppressions import Suppressions, key_of
 from mail_service.outcome import Status
 
 from .building import a_change, a_copy, a_mail, in_status
@@ -164,3 +164,37 @@ def test_a_long_list_and_a_mail_to_many(ledger: Ledger, suppressions: Suppressio
 
     assert isinstance(claim, Granted)
     assert claim.mail.open_recipients == people[1::2]
+
+
+def bounced(**more: Any) -> Suppression:
+    return an_entry(reason="hard bounce", until="2120-01-01T00:00:00.000000+00:00", **more)
+
+
+def test_a_hard_bounce_is_on_the_list_as_soon_as_the_outcome_is_on_record(
+    ledger: Ledger, suppressions: Suppressions
+) -> None:
+    ledger.claim(a_copy())
+    change = replace(a_change(in_status("failed")), suppressions=[bounced()])
+
+    ledger.record(Change.from_json(change.to_json(), change.content or b""))
+
+    assert [entry.reason for entry in suppressions.page(10, None)] == ["hard bounce"]
+    assert statuses(ledger.accept(a_mail(id="next"))) == ["suppressed"]
+
+
+def test_a_hard_bounce_takes_the_place_of_an_entry_that_is_over_and_of_no_other(
+    ledger: Ledger, suppressions: Suppressions
+) -> None:
+    suppressions.put(
+        [
+            an_entry(reason="by hand"),
+            an_entry("bob@example.org", reason="by hand", until="2120-01-01T00:00:00.000000+00:00"),
+            an_entry("cy@example.org", reason="by hand", until="2020-01-01T00:00:00.000000+00:00"),
+        ]
+    )
+    ledger.claim(a_copy())
+    entries = [bounced(), bounced(address="bob@example.org"), bounced(address="cy@example.org")]
+
+    ledger.record(replace(a_change(in_status("failed")), suppressions=entries))
+
+    assert [entry.reason for entry in suppressions.page(10, None)] == ["by hand", "by hand", "hard bounce"]

@@ -563,7 +563,7 @@ def test_a_list_goes_out_as_csv_whole_and_comes_in_again(run: Run, service: Fake
         [],
     ]
     service.answers["suppressions"] = lambda: pages.pop(0)
-    service.answers["suppress"] = ENTRY
+    service.answers["suppress_many"] = lambda entries: [ENTRY for _ in entries]
 
     out = run("suppressions", "--csv").stdout
     asked = [call[2] for call in service.calls]
@@ -577,11 +577,38 @@ def test_a_list_goes_out_as_csv_whole_and_comes_in_again(run: Run, service: Fake
     ]
     assert out.splitlines()[0] == "address,tenant,reason,since,until"
     assert result.stdout == "3 suppressed\n"
-    assert [call[2] for call in service.calls] == [
-        {"address": "ann@example.org", "reason": "bounced"},
-        {"address": "ann@example.org", "tenant": "acme", "reason": 'said "no", twice'},
-        {"address": "@b.example", "reason": "bounced"},
+    assert service.calls == [
+        (
+            "suppress_many",
+            (
+                [
+                    {"address": "ann@example.org", "reason": "bounced", "since": ENTRY["since"]},
+                    {
+                        "address": "ann@example.org",
+                        "tenant": "acme",
+                        "reason": 'said "no", twice',
+                        "since": ENTRY["since"],
+                    },
+                    {"address": "@b.example", "reason": "bounced", "since": ENTRY["since"]},
+                ],
+            ),
+            {},
+        )
     ]
+
+
+def test_a_line_that_cannot_be_used_is_named_by_its_number(run: Run, service: FakeService) -> None:
+    error = {"error": {"type": "InvalidMessage", "message": "address: has to be an address", "field": "address"}}
+    service.answers["suppress_many"] = [ENTRY, error]
+
+    # as a spreadsheet writes it, with a byte order mark
+    result = run("suppress", "--csv", "-", "--reason", "left", stdin="\ufeffaddress\nann@example.org\nnobody at all\n")
+
+    assert result.exit_code == 1
+    assert result.stdout == "1 suppressed\nentry 2 of the file: address: has to be an address\n"
+    assert service.calls[0][1] == (
+        [{"address": "ann@example.org", "reason": "left"}, {"address": "nobody at all", "reason": "left"}],
+    )
 
 
 def test_csv_without_a_column_of_addresses_is_misuse(run: Run, service: FakeService) -> None:
