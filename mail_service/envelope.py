@@ -66,6 +66,8 @@ class Envelope:
     settled: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     #: changes the ledger could not take when they happened; written down before anything else is done
     unrecorded: Sequence[Mapping[str, Any]] = ()
+    #: the message is no longer what was handed in, and can only be looked at
+    redacted: bool = False
 
     @property
     def lane(self) -> str:
@@ -99,6 +101,8 @@ class Envelope:
             facts["settled"] = dict(self.settled)
         if self.unrecorded:
             facts["unrecorded"] = list(self.unrecorded)
+        if self.redacted:
+            facts["redacted"] = True
         return facts
 
     def headers(self) -> dict[str, Any]:
@@ -132,6 +136,7 @@ class Envelope:
             reply_to=_reply_to(facts.get("reply_to")),
             settled=_settled(facts.get("settled")),
             unrecorded=facts["unrecorded"] if isinstance(facts.get("unrecorded"), list) else (),
+            redacted=facts.get("redacted") is True,
         )
 
 

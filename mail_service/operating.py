@@ -26,6 +26,10 @@ from mail_service.releasing import Releaser, restored
 
 #: entries that ``replay(all=True)`` means: who marked one as dealt with does not want it sent
 _UNDISCARDED = tuple(status for status in ENTRY_STATUSES if status != Status.DISCARDED)
+_WITHOUT_CONTENT = (
+    "since nothing of its message is kept: dropped as retention says, or forgotten; or it was cancelled and no worker "
+    "has seen it yet"
+)
 #: of one part's check, seconds
 HEALTH_TIMEOUT_S = 5
 
@@ -72,7 +76,7 @@ class Operator:
     def _replay_one(self, mail_id: str) -> list[str]:
         for mail, content in self._error_log.contents(mail_id, ENTRY_STATUSES):
             if not content and not mail.is_raw:
-                raise Conflict(f"mail {mail_id!r} has no content: forgotten, or cancelled and no worker has seen it")
+                raise Conflict(f"mail {mail_id!r} cannot be replayed, {_WITHOUT_CONTENT}")
             self._put_back(mail, content)
             return [mail.id]
         if self.status(mail_id)["status"] == Status.SENT:
@@ -83,7 +87,7 @@ class Operator:
         """Entries that were never a mail that could be sent are left out: there is nothing to put on its way."""
         replayed = []
         for mail, content in self._error_log.contents(wanted, ENTRY_STATUSES if wanted.status else _UNDISCARDED):
-            with contextlib.suppress(InvalidMessage):
+            with contextlib.suppress(InvalidMessage, Conflict):
                 self._put_back(mail, content)
                 replayed.append(mail.id)
         return replayed
@@ -120,6 +124,8 @@ class Operator:
             envelope, mail = self._acceptance.again(mail, content)
         else:
             envelope = restored(content, mail)
+        if envelope.redacted:
+            raise Conflict(f"mail {mail.id!r} cannot be replayed: what it said was redacted when it ended (retention)")
         self._queue.put(envelope, mail, replay=True)
         self._error_log.put_back(mail)
 

@@ -69,7 +69,7 @@ class Steering:
         self._releaser = releaser
         self._announcer = announcer
         self._suppressions = Suppressions(database)
-        self._waiting = WaitingMail(database)
+        self._waiting = WaitingMail(database, keeps=settings.content_of)
 
     def suppress(self, address: Any, reason: Any, tenant: Any, until: Any) -> dict[str, Any]:
         """Put an address, or a domain (``@example.org``), on the list; answers the entry."""

@@ -42,6 +42,7 @@ from mail_service.mailers.django_backend import configure_django
 from mail_service.metrics_folder import web_address
 from mail_service.outcome import Status
 from mail_service.releasing import Releaser, held_by, only
+from mail_service.retention import Passes
 from mail_service.settings import Settings, check_imports, load_settings
 from mail_service.settling import ended
 
@@ -113,7 +114,9 @@ class Runtime:
         self.config = config
         self._build_stores()
         self._check_database()
-        self.ledger = Ledger(self.database, attempt_timeout_s=self.settings.attempt_timeout)
+        self.ledger = Ledger(
+            self.database, attempt_timeout_s=self.settings.attempt_timeout, keeps=self.settings.content_of
+        )
         self.patient_ledger = PatientLedger(self.ledger)
         self.error_log = ErrorLog(self.database)
         self.announcer = Announcer(self.publisher, config)
@@ -141,7 +144,9 @@ class Runtime:
             hold_probe_s=self.settings.hold_probe,
             release=lambda pause, rate: self.releaser.release(held_by(pause), rate),
         )
-        self._watching = eventlet.spawn(self.pauses.watch)
+        self._watching = [eventlet.spawn(self.pauses.watch)]
+        if self.settings.retention.has_passes:
+            self._watching.append(eventlet.spawn(Passes(self.settings.retention, self.database).watch))
         guard = Guard(self.settings.redirect_to, self.settings.allow_recipients)
         handover = Handover(
             self.mailers,
@@ -226,7 +231,8 @@ class Runtime:
 
     def close(self) -> None:
         """Close every connection."""
-        self._watching.kill()
+        for watching in self._watching:
+            watching.kill()
         self.publisher.close()
         self.database.close()
         self.mailers.close()

@@ -15,6 +15,7 @@ from datetime import timedelta
 from functools import partial
 from typing import Any
 
+import eventlet
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
@@ -25,13 +26,12 @@ from mail_service.errors import InvalidMessage, NotFound
 from mail_service.ledger import tables
 from mail_service.ledger.database import Database
 from mail_service.ledger.ledger import find_mail, mail_columns, mail_of, recipient_key
+from mail_service.ledger.purging import purge
 from mail_service.ledger.records import Mail
 from mail_service.outcome import FINAL, Status
 
 ENTRY_STATUSES = tuple(sorted(str(status) for status in FINAL - {Status.SENT}))
 FINAL_STATUSES = tuple(sorted(str(status) for status in FINAL))
-#: rows deleted in one transaction, so that a purge of millions never keeps the deliveries waiting
-PURGE_SLICE = 500
 SLICE = 200
 
 
@@ -129,10 +129,8 @@ class ErrorLog:
         """Delete final mails that did not change for so long; answers how many."""
         before = clock.iso(clock.now() - timedelta(days=older_than_days))
         statuses = FINAL_STATUSES if status == "all" else (status,)
-        total = 0
-        while deleted := self._database.write(_purge_all, (before, statuses)):
-            total += deleted
-        return total
+        # somebody waits for the answer, and mail shall not wait for somebody
+        return sum(purge(self._database, each, before, eventlet.sleep) for each in statuses)
 
 
 def _conditions(wanted: Filter, statuses: Sequence[str]) -> list[Any]:
@@ -288,17 +286,3 @@ def _discard(connection: Connection, wanted: Filter | str) -> list[str]:
         .returning(tables.mail.c.id)
     )
     return sorted(connection.execute(statement).scalars())
-
-
-def _purge_all(connection: Connection, purges: Sequence[tuple[str, Sequence[str]]]) -> list[int]:
-    return [_purge(connection, before, statuses) for before, statuses in purges]
-
-
-def _purge(connection: Connection, before: str, statuses: Sequence[str]) -> int:
-    mail = tables.mail.c
-    slice_ = (
-        sa.select(mail.id)
-        .where(mail.status.in_(statuses), mail.updated_at < before, mail.owner.is_(None))
-        .limit(PURGE_SLICE)
-    )
-    return connection.execute(sa.delete(tables.mail).where(mail.id.in_(slice_))).rowcount

@@ -21,6 +21,7 @@ from mail_service import clock
 from mail_service.envelope import ReplyTo
 from mail_service.errors import Conflict
 from mail_service.ledger import owner, tables
+from mail_service.ledger.contents import Keeps, everything, kept
 from mail_service.ledger.database import Database, StoreDown
 from mail_service.ledger.dialects import insert_by, insert_into, printable
 from mail_service.ledger.prepared import Prepared, each
@@ -55,8 +56,9 @@ class Recorded:
 class Ledger:
     """All methods wait for their commit and raise StoreDown when there is none."""
 
-    def __init__(self, database: Database, *, attempt_timeout_s: float) -> None:
+    def __init__(self, database: Database, *, attempt_timeout_s: float, keeps: Keeps = everything) -> None:
         self.database = database
+        self._keeps = keeps
         #: of what all processes share (``holdings``), as the newest claim saw it
         self.revision = 0
         self._me = owner.this_process()
@@ -90,6 +92,8 @@ class Ledger:
 
     def record(self, change: Change) -> Recorded:
         """Write down what an attempt made of a mail, and let go of it."""
+        if change.content is not None:
+            change = replace(change, content=kept(change.mail, change.content, self._keeps))
         try:
             recorded: Recorded = self.database.write(_record_all, change)
         except StoreDown:
@@ -111,7 +115,8 @@ class Ledger:
 
         *content*, the envelope's bytes, is kept where there is none yet, of a mail that waits or was cancelled.
         """
-        answer: Mail = self.database.write(_accept_all, (mail, content))
+        of_a_discarded = kept(replace(mail, status=Status.DISCARDED), content, self._keeps)
+        answer: Mail = self.database.write(_accept_all, (mail, content, of_a_discarded))
         return answer
 
     def join(self, mail_id: str, digest: str, reply_to: ReplyTo) -> Mail | None:
@@ -453,15 +458,16 @@ def dismiss_waiters(connection: Connection, ids: Sequence[str]) -> dict[str, lis
     return waiters
 
 
-def _accept_all(connection: Connection, items: Sequence[tuple[Mail, bytes | None]]) -> list[Mail]:
-    mails = {mail.id: mail for mail in screened(connection, {mail.id: mail for mail, _ in items}.values())}
+def _accept_all(connection: Connection, items: Sequence[tuple[Mail, bytes | None, bytes | None]]) -> list[Mail]:
+    mails = {mail.id: mail for mail in screened(connection, {mail.id: mail for mail, *_ in items}.values())}
     inserted = _insert_absent(connection, mails.values())
     found = {mail_id: find_mail(connection, mail_id) for mail_id in mails.keys() - inserted}
     known = mails | {mail_id: mail for mail_id, mail in found.items() if mail is not None}
-    for mail, content in items:
+    for mail, content, of_a_discarded in items:
         if content is not None and _is_same(mail, known[mail.id]):
-            _keep_content(connection, mail.id, content)
-    return [known[mail.id] for mail, _ in items]
+            _keep_content(connection, mail.id, content, WAITING)
+            _keep_content(connection, mail.id, of_a_discarded, [Status.DISCARDED])
+    return [known[mail.id] for mail, *_ in items]
 
 
 def _is_same(mail: Mail, known: Mail) -> bool:
@@ -469,12 +475,11 @@ def _is_same(mail: Mail, known: Mail) -> bool:
     return mail.digest == known.digest and mail.recipients.keys() == known.recipients.keys()
 
 
-def _keep_content(connection: Connection, mail_id: str, content: bytes) -> None:
+def _keep_content(connection: Connection, mail_id: str, content: bytes | None, statuses: Iterable[Status]) -> None:
     mail = tables.mail.c
-    kept = [str(status) for status in (*WAITING, Status.DISCARDED)]
     connection.execute(
         sa.update(tables.mail)
-        .where(mail.id == mail_id, mail.content.is_(None), mail.status.in_(kept))
+        .where(mail.id == mail_id, mail.content.is_(None), mail.status.in_(list(map(str, statuses))))
         .values(content=content)
     )
 

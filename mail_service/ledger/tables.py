@@ -123,5 +123,17 @@ pause = Table(
     Column("until", _TIME),
 )
 
+#: What one process of many does from time to time: see ``chores``.
+chore = Table(
+    "chore",
+    metadata,
+    Column("name", String(40), primary_key=True),
+    Column("done_at", _TIME),
+    #: the process that does it, as ``host/pid/start``
+    Column("owner", String(200)),
+    #: when somebody else may
+    Column("owned_until", _TIME),
+)
+
 #: One row, whose number grows with every change of what all processes have to know.
 shared = Table("shared", metadata, Column("revision", Integer, nullable=False))

@@ -17,6 +17,7 @@ from mail_service import clock
 from mail_service.envelope import ReplyTo
 from mail_service.errors import Conflict, NotFound
 from mail_service.ledger import tables
+from mail_service.ledger.contents import Keeps, everything, kept
 from mail_service.ledger.database import Database
 from mail_service.ledger.ledger import dismiss_waiters, index_recipients, mail_columns, mail_of, values_of
 from mail_service.ledger.records import Mail
@@ -39,12 +40,13 @@ class Changed:
 class WaitingMail:
     """All methods raise NotFound, Conflict where the mail does not wait, and StoreDown."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, *, keeps: Keeps = everything) -> None:
         self._database = database
+        self._keeps = keeps
 
     def cancel(self, mail_id: str) -> Changed:
         """End it as ``discarded``."""
-        answer: Changed = self._database.write(_cancel_all, mail_id)
+        answer: Changed = self._database.write(_cancel_all, (mail_id, self._keeps))
         return answer
 
     def put_off(self, mail_id: str, until: str) -> Changed:
@@ -53,11 +55,11 @@ class WaitingMail:
         return answer
 
 
-def _cancel_all(connection: Connection, ids: Sequence[str]) -> list[Changed]:
-    return [_cancel(connection, mail_id) for mail_id in ids]
+def _cancel_all(connection: Connection, wishes: Sequence[tuple[str, Keeps]]) -> list[Changed]:
+    return [_cancel(connection, mail_id, keeps) for mail_id, keeps in wishes]
 
 
-def _cancel(connection: Connection, mail_id: str) -> Changed:
+def _cancel(connection: Connection, mail_id: str, keeps: Keeps) -> Changed:
     mail, content = _that_waits(connection, mail_id)
     error = CANCELLED if mail.error is None else f"{CANCELLED}; last: {mail.error}"
     mail = replace(
@@ -72,6 +74,8 @@ def _cancel(connection: Connection, mail_id: str) -> Changed:
         updated_at=clock.now_iso(),
     )
     _write(connection, mail)
+    if content and (left := kept(mail, content, keeps)) != content:
+        connection.execute(sa.update(tables.mail).where(tables.mail.c.id == mail_id).values(content=left))
     index_recipients(connection, [mail])
     return Changed(mail=mail, content=content, waiters=dismiss_waiters(connection, [mail_id]).get(mail_id, ()))
 

@@ -11,6 +11,7 @@ from mail_service.settings.loading import load_settings
 from mail_service.settings.masks import is_secret_name, mask, mask_text
 from mail_service.settings.model import (
     Bounce,
+    Content,
     DoorSchedules,
     DynamicSchedule,
     FixedSchedule,
@@ -18,6 +19,7 @@ from mail_service.settings.model import (
     Limit,
     MailerSettings,
     OnUnknown,
+    Retention,
     RoutingRule,
     Schedule,
     Settings,
@@ -25,6 +27,7 @@ from mail_service.settings.model import (
 
 __all__ = [
     "Bounce",
+    "Content",
     "DoorSchedules",
     "DynamicSchedule",
     "FixedSchedule",
@@ -32,6 +35,7 @@ __all__ = [
     "Limit",
     "MailerSettings",
     "OnUnknown",
+    "Retention",
     "RoutingRule",
     "Schedule",
     "Settings",

@@ -1,14 +1,23 @@
-"""Reads what is done for those who are mailed, and for what is stored about them: ``mail.hard_bounces``."""
+"""Reads what is done for those who are mailed, and for what is stored about them: ``hard_bounces``, ``retention``."""
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final, cast, get_args
 
-from mail_service.settings.model import HardBounces
-from mail_service.settings.reading import Section
+from mail_service.outcome import FINAL
+from mail_service.settings.mailers import is_tenant
+from mail_service.settings.model import Content, HardBounces, Retention
+from mail_service.settings.reading import Section, shown
 
 #: days; a hundred years
 _LONGEST_DAYS: Final = 36_500
+#: seconds between passes
+_LONGEST_PAUSE: Final = 86_400 * 31
+#: for every final status that is not named
+_OTHERS: Final = "all"
+_STATUSES: Final = tuple(sorted(str(status) for status in FINAL))
 
 
 def read_hard_bounces(mail: Section) -> HardBounces:
@@ -25,3 +34,32 @@ def _read_days(section: Section, key: str, default: float | None) -> float | Non
     if key in section and section.values[key] is None:
         return None
     return section.number(key, default, what="days, or null for no end,", above=True, most=_LONGEST_DAYS)
+
+
+def read_retention(mail: Section) -> Retention:
+    """How long records and contents are kept."""
+    section = mail.section("retention", ["every", "records", "content", "content_days", "tenants"])
+    default = Retention()
+    return Retention(
+        every=section.number("every", default.every, what="seconds", least=1, most=_LONGEST_PAUSE),
+        records=_read_records(section.section("records", [*_STATUSES, _OTHERS])),
+        content=cast("Content", section.choice("content", default.content, get_args(Content))),
+        content_days=_read_days(section, "content_days", default.content_days),
+        tenants=_read_tenants(section.section("tenants")),
+    )
+
+
+def _read_records(section: Section) -> Mapping[str, float]:
+    days = {status: _read_days(section, status, None) for status in section.values}
+    others = days.pop(_OTHERS, None)
+    records = {status: days.get(status, others) for status in _STATUSES}
+    return MappingProxyType({status: value for status, value in records.items() if value is not None})
+
+
+def _read_tenants(section: Section) -> Mapping[str, Content]:
+    for tenant in section.values:
+        if not is_tenant(tenant):
+            section.mistakes.add(section.path, f"expected the name of a tenant, got {shown(tenant)}")
+    return MappingProxyType(
+        {tenant: cast("Content", section.choice(tenant, "keep", get_args(Content))) for tenant in section.values}
+    )

@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping
 from mail_service import bounds, tls
 from mail_service.errors import ConfigurationError
 from mail_service.settings import database
-from mail_service.settings.care import read_hard_bounces
+from mail_service.settings.care import read_hard_bounces, read_retention
 from mail_service.settings.mailers import read_mailers, read_tenants
 from mail_service.settings.model import BUILT_IN_SCHEDULES, Bounce, DoorSchedules, Schedule, Settings
 from mail_service.settings.reading import Mistakes, Section, is_dotted_path, is_mailbox, nearest, shown
@@ -30,6 +30,7 @@ _KEYS = (
     "classifier",
     "bounce",
     "hard_bounces",
+    "retention",
     "redirect_to",
     "allow_recipients",
     "max_size",
@@ -124,6 +125,7 @@ def _read_mail(mail: Section) -> Settings:
         classifier=_read_dotted_path(mail, "classifier", defaults.classifier),
         bounce=_read_bounce(mail, mailers),
         hard_bounces=read_hard_bounces(mail),
+        retention=read_retention(mail),
         redirect_to=_read_redirect_to(mail),
         allow_recipients=_read_allow_recipients(mail),
         max_size=mail.whole(

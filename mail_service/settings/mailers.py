@@ -1,14 +1,14 @@
-"""Reads ``mail.mailers`` and the tenants' own, which have the shape of Django 6.1's ``MAILERS`` and four keys more."""
+"""Reads ``mail.mailers`` and the tenants' own, which have the shape of Django 6.1's ``MAILERS`` and five keys more."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
-from typing import Final, cast
+from typing import Final, cast, get_args
 
 from mail_service.errors import ConfigurationError
-from mail_service.settings.model import DEFAULT_MAILERS, Limit, MailerSettings, OnUnknown
+from mail_service.settings.model import DEFAULT_MAILERS, Content, Limit, MailerSettings, OnUnknown
 from mail_service.settings.reading import (
     Mistakes,
     Section,
@@ -20,7 +20,7 @@ from mail_service.settings.reading import (
     shown,
 )
 
-_MAILER_KEYS: Final = ("BACKEND", "OPTIONS", "failover", "on_unknown", "limit", "http_retry")
+_MAILER_KEYS: Final = ("BACKEND", "OPTIONS", "failover", "on_unknown", "limit", "http_retry", "content")
 #: Django's own default for an entry of MAILERS without BACKEND
 _SMTP_BACKEND: Final = "django.core.mail.backends.smtp.EmailBackend"
 _OURS: Final = "mail_service.django"
@@ -137,7 +137,12 @@ def _read_mailer(name: str, entry: Section) -> MailerSettings:
         on_unknown=cast("OnUnknown", entry.choice("on_unknown", "retry", ("retry", "give_up"))),
         limit=_read_limit(entry.section("limit", ("rate", "per", "concurrency"))),
         http_retry=_read_http_retry(entry.section("http_retry", RETRY_WORDS)),
+        content=_read_content(entry),
     )
+
+
+def _read_content(entry: Section) -> Content | None:
+    return cast("Content", entry.choice("content", "keep", get_args(Content))) if "content" in entry else None
 
 
 def _read_backend(entry: Section) -> str:

@@ -12,6 +12,8 @@ from mail_service.bounds import Bounds
 from mail_service.settings.masks import mask
 
 OnUnknown: TypeAlias = Literal["retry", "give_up"]
+#: of a mail that is over and was not sent: keep it, keep its form without what it says, keep nothing
+Content: TypeAlias = Literal["keep", "redact", "drop"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +46,8 @@ class MailerSettings:
     limit: Limit | None = None
     #: keyword arguments of ``urllib3.util.Retry``, for backends built on requests; None leaves the backend as it is
     http_retry: Mapping[str, object] | None = None
+    #: what is kept of its mail once that is over; None is as ``retention`` says
+    content: Content | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,6 +140,27 @@ class HardBounces:
     days: float | None = 180.0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retention:
+    """How long what is stored about mail that is over is kept."""
+
+    #: seconds between two passes, of which one process of all makes each
+    every: float = 3600.0
+    #: by status: days after its last change, after which a mail is deleted; a status that is not there is kept
+    records: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+    #: what is kept of the message as soon as its mail is over; of sent mail nothing is
+    content: Content = "keep"
+    #: days after its mail's last change, after which what was kept of the message is dropped; None is never
+    content_days: float | None = None
+    #: by tenant, in the place of *content*
+    tenants: Mapping[str, Content] = field(default_factory=lambda: MappingProxyType({}))
+
+    @property
+    def has_passes(self) -> bool:
+        """Whether there is something to do from time to time."""
+        return bool(self.records) or self.content_days is not None
+
+
 FILE_BACKEND: Final = "django.core.mail.backends.filebased.EmailBackend"
 #: nothing leaves the machine until somebody configures a mailer
 DEFAULT_MAILERS: Final[Mapping[str, MailerSettings]] = MappingProxyType(
@@ -181,6 +206,7 @@ class Settings:
     classifier: str = "mail_service.diagnosis.diagnose"
     bounce: Bounce = field(default_factory=Bounce)
     hard_bounces: HardBounces = field(default_factory=HardBounces)
+    retention: Retention = field(default_factory=Retention)
     #: who gets all mail to those that *allow_recipients* does not allow; a bare address
     redirect_to: str | None = None
     #: patterns of the only addresses mailed, such as ``*@example.org``; None is all, or with *redirect_to* none
@@ -210,6 +236,13 @@ class Settings:
         own = self.tenants.get(tenant) if isinstance(tenant, str) else None
         return {**self.mailers, **own} if own else self.mailers
 
+    def content_of(self, mailer: str, tenant: str | None) -> Content:
+        """What is kept of a mail's content once it is over: the word of whoever is closest to it."""
+        own = self.tenants.get(tenant or "", {}).get(mailer)
+        shared = self.mailers.get(mailer)
+        words = (own and own.content, self.retention.tenants.get(tenant or ""), shared and shared.content)
+        return next((word for word in words if word), self.retention.content)
+
     def masked(self) -> dict[str, object]:
         """Plain data in the shape of ``config.yaml``'s ``mail`` section, every default filled in, no secret left in."""
         plain = {
@@ -230,6 +263,13 @@ class Settings:
                 "factory": self.bounce.factory,
             },
             "hard_bounces": {"suppress": self.hard_bounces.suppress, "days": self.hard_bounces.days},
+            "retention": {
+                "every": self.retention.every,
+                "records": dict(self.retention.records),
+                "content": self.retention.content,
+                "content_days": self.retention.content_days,
+                "tenants": dict(self.retention.tenants),
+            },
             "redirect_to": self.redirect_to,
             "allow_recipients": self.allow_recipients,
             "max_size": self.max_size,
@@ -268,6 +308,8 @@ def _mailer_as_configured(mailer: MailerSettings) -> dict[str, object]:
         entry["limit"] = {key: value for key, value in limit.items() if value is not None}
     if mailer.http_retry is not None:
         entry["http_retry"] = mailer.http_retry
+    if mailer.content is not None:
+        entry["content"] = mailer.content
     return entry
 
 

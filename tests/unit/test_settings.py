@@ -14,12 +14,15 @@ import urllib3
 import yaml
 
 from mail_service.errors import ConfigurationError
+from mail_service.outcome import FINAL
 from mail_service.settings import (
     Bounce,
     DoorSchedules,
     DynamicSchedule,
     FixedSchedule,
+    HardBounces,
     Limit,
+    Retention,
     Settings,
     check_imports,
     is_secret_name,
@@ -113,6 +116,7 @@ mail:
     second:
       BACKEND: anymail.backends.postmark.EmailBackend
       on_unknown: give_up
+      content: drop
   routing:
     - {sender_domain: [Example.org, "*.example.org"], tag: news, mailer: {second: 3, default: 1}}
     - {tenant: acme, recipient_domain: example.com, mailer: own}
@@ -130,6 +134,8 @@ mail:
   backoff: {send: impatient, submit: dynamic, event: dynamic}
   classifier: mail_service.diagnosis.diagnose
   bounce: {to_sender: true, mailer: second, whole: true, factory: myproject.mail.report_of}
+  hard_bounces: {suppress: true, days: null}
+  retention: {every: 60, records: {sent: 0.5, all: 90}, content: redact, content_days: 14, tenants: {clinic: drop}}
   redirect_to: staging@example.org
   allow_recipients: ["*@example.org"]
   max_size: 1000
@@ -154,6 +160,14 @@ mail:
         assert settings.bounce == Bounce(
             to_sender=True, mailer="second", whole=True, factory="myproject.mail.report_of"
         )
+        assert settings.hard_bounces == HardBounces(suppress=True, days=None)
+        assert settings.retention == Retention(
+            every=60.0,
+            records={**dict.fromkeys(map(str, FINAL), 90.0), "sent": 0.5},
+            content="redact",
+            content_days=14.0,
+            tenants={"clinic": "drop"},
+        )
         assert (settings.redirect_to, settings.allow_recipients) == ("staging@example.org", ("*@example.org",))
         assert [dict(rule.mailers) for rule in settings.routing] == [{"second": 3, "default": 1}, {"own": 1}]
         assert settings.routing[0].sender_domains == ("example.org", "*.example.org")
@@ -171,6 +185,32 @@ mail:
 
 
 MISTAKES = {
+    "days that are none": (
+        {"mail": {"hard_bounces": {"days": 0}}},
+        "mail.hard_bounces.days: expected days, or null for no end, above 0 to 36500, got 0",
+    ),
+    "a status that is not final": (
+        {"mail": {"retention": {"records": {"deferred": 3}}}},
+        (
+            "mail.retention.records.deferred: unknown key; known: discarded, expired, failed, partly_sent, sent, "
+            "suppressed, all"
+        ),
+    ),
+    "a word for content that there is not": (
+        {"mail": {"retention": {"content": "delete"}}},
+        'mail.retention.content: expected one of keep, redact, drop, got "delete"; known: keep, redact, drop',
+    ),
+    "the same of a mailer": (
+        {"mail": {"mailers": {"default": {"BACKEND": SMTP, "content": None}}}},
+        (
+            "mail.mailers.default.content: expected one of keep, redact, drop, got nothing; leave the key out for the "
+            "default (or is an environment variable empty?)"
+        ),
+    ),
+    "the same of a tenant": (
+        {"mail": {"retention": {"tenants": {"acme": "dropp"}}}},
+        'mail.retention.tenants.acme: expected one of keep, redact, drop, got "dropp"; did you mean drop?',
+    ),
     # the whole section
     "a section that is no mapping": ({"mail": ["x"]}, "mail: expected a mapping, got a list"),
     "an unknown key": ({"mail": {"max_sise": 1}}, "mail.max_sise: unknown key; did you mean max_size?"),
@@ -1076,3 +1116,24 @@ def _uncommented(folder: Path, commented: str) -> Path:
     path = folder / "config.yaml"
     path.write_text("\n".join(active), encoding="utf-8")
     return path
+
+
+@pytest.mark.parametrize(
+    ("mailer", "tenant", "content"),
+    [
+        ("default", None, "keep"),
+        ("careful", None, "drop"),
+        ("careful", "clinic", "redact"),
+        ("default", "clinic", "redact"),
+        ("own", "clinic", "keep"),
+        ("unknown", "nobody", "keep"),
+    ],
+)
+def test_who_is_closest_to_a_mail_has_the_word_about_its_content(mailer: str, tenant: str | None, content: str) -> None:
+    settings = settings_of(
+        mailers={"default": {"BACKEND": SMTP}, "careful": {"BACKEND": SMTP, "content": "drop"}},
+        tenants={"clinic": {"mailers": {"own": {"BACKEND": SMTP, "content": "keep"}}}},
+        retention={"tenants": {"clinic": "redact"}},
+    )
+
+    assert settings.content_of(mailer, tenant) == content
