@@ -34,6 +34,11 @@ class Deadline:
         self._running: set[Event] = set()
         self._is_over = False
 
+    @property
+    def is_over(self) -> bool:
+        """Nothing runs any more, since the service is stopping."""
+        return self._is_over
+
     def run(self, attempt: Callable[[], T], within_s: float | None = None) -> T:
         """
         What *attempt* returns or raises. Raises DeadlineExceeded, or Exited for what is no Exception.
@@ -80,6 +85,7 @@ def _report(attempt: Callable[[], Any], ended: Any) -> None:
     if ended.ready():
         return
     if problem is not None:
-        ended.send_exception(problem)
+        # with its traceback, which a greenlet that is given the exception alone begins anew
+        ended.send_exception(type(problem), problem, problem.__traceback__)
     else:
         ended.send(result)

@@ -21,7 +21,7 @@ from mail_service.backoff import MailBackoff, backoff_class
 from mail_service.envelope import Envelope
 from mail_service.errors import InvalidMessage
 from mail_service.guard import NO_GUARD, Guard
-from mail_service.handover import Handed, Handover, Round
+from mail_service.handover import Handed, HandsOver, Round
 from mail_service.hard_bounces import Offers, nobody
 from mail_service.holds import SOONER, Held, Keeper, Pauses
 from mail_service.ledger.records import (
@@ -211,7 +211,7 @@ class Courier:
         settings: Settings,
         ledger: Claims,
         mailers: Callable[[str, str | None], Mailer | None],
-        handover: Handover,
+        handover: HandsOver,
         keeper: Keeper,
         *,
         pauses: Pauses,

@@ -60,6 +60,16 @@ class Chains(Protocol):
         ...
 
 
+class HandsOver(Protocol):
+    """What a worker asks to hand a mail over."""
+
+    def attempt(
+        self, envelope: Envelope, canonical: Mapping[str, Any], mail: Mail, within_s: float | None = None
+    ) -> Handed | Held:
+        """Receipts for everybody who waits, or Held when nobody may be asked."""
+        ...
+
+
 class Handover:
     """
     Asks mailers. One for all workers of a process.
@@ -85,15 +95,22 @@ class Handover:
         self._deadline = deadline
         self._keeper = keeper
 
-    def attempt(self, envelope: Envelope, canonical: Mapping[str, Any], mail: Mail) -> Handed | Held:
-        """Receipts for everybody who waits, or Held when every mailer that may be asked is held."""
+    def attempt(
+        self, envelope: Envelope, canonical: Mapping[str, Any], mail: Mail, within_s: float | None = None
+    ) -> Handed | Held:
+        """
+        Receipts for everybody who waits, or Held when every mailer that may be asked is held.
+
+        Args:
+            within_s: Seconds, where less than ``attempt_timeout`` is left.
+        """
         sender = message.author(canonical)
         rounds: list[Round] = []
         outcome: dict[str, Receipt] = {}
         waiting: Sequence[str] = mail.open_recipients
         held: Held | None = None
         backoff, on_unknown = None, "retry"
-        end = time.monotonic() + self._deadline.seconds
+        end = time.monotonic() + (self._deadline.seconds if within_s is None else within_s)
         for mailer in self._mailers.chain(mail.mailer, mail.tenant):
             left_s = end - time.monotonic()
             if rounds and left_s < LEAST_TIME_S:
@@ -130,7 +147,7 @@ class Handover:
     @staticmethod
     def _without_a_mailer(mail: Mail) -> Handed:
         text = f"no mailer is configured under the name {mail.mailer!r}"
-        receipts = _receipts(mail.open_recipients, Diagnosis(kind=Kind.CONFIGURATION, text=text, code="no mailer"))
+        receipts = receipts_for(mail.open_recipients, Diagnosis(kind=Kind.CONFIGURATION, text=text, code="no mailer"))
         return Handed(
             rounds=[Round(mailer=mail.mailer, receipts=receipts, at=clock.now_iso(), seconds=0.0)], receipts=receipts
         )
@@ -156,8 +173,8 @@ class Handover:
             error, stage = unwrap(exc)
             if isinstance(error, Backoff):
                 text = "the backend asked for a retry"
-                return _receipts(waiting, Diagnosis(kind=Kind.TRANSIENT, text=text, code="Backoff")), error
-            return _receipts(waiting, self._classify(error, replace(context, stage=stage))), None
+                return receipts_for(waiting, Diagnosis(kind=Kind.TRANSIENT, text=text, code="Backoff")), error
+            return receipts_for(waiting, self._classify(error, replace(context, stage=stage))), None
 
 
 def _sending(
@@ -184,10 +201,10 @@ def guarded(classify: Classifier) -> Classifier:
             diagnosis = _expect_diagnosis(classify(exc, context))
         except Exception as second:
             text = f"the classifier failed ({type(second).__name__}) while it looked at {type(exc).__name__}"
-            trace = f"{_traceback(second)}\nwhile it looked at:\n{_traceback(exc)}"
+            trace = f"{traceback_of(second)}\nwhile it looked at:\n{traceback_of(exc)}"
             return Diagnosis(kind=Kind.PERMANENT, text=text, trace=trace, code="classifier")
         if diagnosis.kind == Kind.PERMANENT and not diagnosis.is_answer:
-            return replace(diagnosis, trace=_traceback(exc))
+            return replace(diagnosis, trace=traceback_of(exc))
         return diagnosis
 
     return diagnose
@@ -219,7 +236,8 @@ def _better(before: Receipt | None, now: Receipt) -> Receipt:
     return before if before is not None and cannot else now
 
 
-def _receipts(addresses: Sequence[str], diagnosis: Diagnosis) -> list[Receipt]:
+def receipts_for(addresses: Sequence[str], diagnosis: Diagnosis) -> list[Receipt]:
+    """The same for each of them."""
     return [Receipt(address=address, diagnosis=diagnosis) for address in addresses]
 
 
@@ -230,7 +248,8 @@ def _complete(receipts: Sequence[Receipt], waiting: Sequence[str]) -> list[Recei
     return [known.get(address) or Receipt(address=address, diagnosis=silent) for address in waiting]
 
 
-def _traceback(exc: BaseException) -> str:
+def traceback_of(exc: BaseException) -> str:
+    """As the error log shows it."""
     try:
         # an exception's text may be longer than all the rest
         return "".join(piece[:2000] for piece in traceback.format_exception(exc))[-8000:]

@@ -85,16 +85,16 @@ class Passes:
         self._kept_until = clock.later(LEASE_S / 2)
         swept = self._sweep()
         self._chore.done()
-        text = "retention: deleted %(mails)d mails, %(contents)d contents and %(suppressions)d entries that are over"
-        say(
-            _log,
-            logging.INFO,
-            text,
-            event="retention",
-            mails=swept.mails,
-            contents=swept.contents,
-            suppressions=swept.suppressions,
-        )
+        if swept.mails or swept.contents or swept.suppressions:
+            say(
+                _log,
+                logging.INFO,
+                "retention: deleted %(mails)d mails, %(contents)d contents and %(suppressions)d entries that are over",
+                event="retention",
+                mails=swept.mails,
+                contents=swept.contents,
+                suppressions=swept.suppressions,
+            )
         return swept
 
     def _sweep(self) -> Swept:

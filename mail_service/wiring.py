@@ -6,6 +6,7 @@ import hashlib
 import logging
 import uuid
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -27,7 +28,7 @@ from mail_service.envelope import Envelope
 from mail_service.errors import ConfigurationError, InvalidMessage
 from mail_service.guard import Guard
 from mail_service.guard import in_words as guard_in_words
-from mail_service.handover import Handover, guarded
+from mail_service.handover import Handover, HandsOver, guarded
 from mail_service.holds import Keeper, Pauses
 from mail_service.ledger import Ledger, StoreDown
 from mail_service.ledger.database import Database
@@ -41,6 +42,7 @@ from mail_service.mailers.cautions import cautions
 from mail_service.mailers.django_backend import configure_django
 from mail_service.metrics_folder import web_address
 from mail_service.outcome import Status
+from mail_service.preparing import Preparing
 from mail_service.releasing import Releaser, held_by, only
 from mail_service.retention import Passes
 from mail_service.settings import Settings, check_imports, load_settings
@@ -160,7 +162,7 @@ class Runtime:
             self.settings,
             self.patient_ledger,
             self.mailers.get,
-            handover,
+            self._prepared(handover),
             self.keeper,
             pauses=self.pauses,
             guard=guard,
@@ -194,6 +196,23 @@ class Runtime:
         self.database = CountedDatabase(self.settings.database, self.metrics)
         self.publisher = CountedPublisher(self._connect, self.metrics)
         self.queue = CountedQueue(self.publisher, self.metrics)
+
+    def _prepared(self, handover: Handover) -> HandsOver:
+        """*handover*, with the hooks before it, where there are any."""
+        if not self.settings.hooks:
+            return handover
+        return Preparing(
+            handover,
+            {path: import_from_path(path) for path in self.settings.hooks},
+            settings=self.settings,
+            deadline=self.deadline,
+            note=self._note_progress,
+        )
+
+    def _note_progress(self, mail: Mail) -> None:
+        # with the database away the attempt goes on; what it comes to travels with the mail's next copy
+        with suppress(StoreDown):
+            self.ledger.progress(mail)
 
     def _bouncer(self) -> Callable[[Envelope, Mail], None] | None:
         bounce = self.settings.bounce

@@ -105,6 +105,10 @@ class Ledger:
         self._granted.pop(change.mail.id, None)
         return recorded
 
+    def progress(self, mail: Mail) -> None:
+        """Write down for which recipients an attempt that goes on is over already: should it die, they are known."""
+        self.database.write(_progress_all, (mail, self._me))
+
     def carried(self, mail_id: str) -> None:
         """What could not be recorded is with the broker, which gives it to us, or another process, again."""
         self._untold.pop(mail_id, None)
@@ -372,6 +376,16 @@ def _record_all(connection: Connection, changes: Sequence[Change]) -> list[Recor
     index_recipients(connection, [change.mail for change in newest.values() if change.mail.status != Status.SENT])
     waiters = dismiss_waiters(connection, [mail.id for mail in settled])
     return [Recorded(waiters.get(change.mail.id, ())) for change in changes]
+
+
+def _progress_all(connection: Connection, items: Sequence[tuple[Mail, str]]) -> list[None]:
+    for mail, me in items:
+        connection.execute(
+            sa.update(tables.mail)
+            .where(tables.mail.c.id == mail.id, tables.mail.c.owner == me)
+            .values(recipients=values_of(mail)["recipients"])
+        )
+    return [None] * len(items)
 
 
 def _is_held(mail: Mail) -> bool:

@@ -24,6 +24,7 @@ def check_imports(settings: Settings) -> list[str]:
     }
     found = {f"{path}.BACKEND": backend_problem(one.backend) for path, one in (everybodys | of_tenants).items()}
     found["mail.classifier"] = _function_problem(settings.classifier)
+    found |= {f"mail.hooks[{number}]": _function_problem(path) for number, path in enumerate(settings.hooks)}
     if settings.tenant_mailers is not None:
         found["mail.tenant_mailers"] = _function_problem(settings.tenant_mailers)
     if settings.bounce.factory is not None:

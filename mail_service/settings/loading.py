@@ -28,6 +28,7 @@ _KEYS = (
     "schedules",
     "backoff",
     "classifier",
+    "hooks",
     "bounce",
     "hard_bounces",
     "retention",
@@ -123,6 +124,7 @@ def _read_mail(mail: Section) -> Settings:
         schedules=schedules,
         backoff=_read_backoff(mail, schedules),
         classifier=_read_dotted_path(mail, "classifier", defaults.classifier),
+        hooks=_read_hooks(mail),
         bounce=_read_bounce(mail, mailers),
         hard_bounces=read_hard_bounces(mail),
         retention=read_retention(mail),
@@ -178,6 +180,14 @@ def _read_dotted_path(section: Section, key: str, default: str) -> str:
     if not is_dotted_path(value):
         section.wrong(key, f"a dotted path like {default}", value)
     return value
+
+
+def _read_hooks(mail: Section) -> tuple[str, ...]:
+    paths = mail.names("hooks")
+    for number, path in enumerate(paths):
+        if not is_dotted_path(path):
+            mail.wrong(f"hooks[{number}]", "a dotted path like mail_service.hooks.per_domain", path)
+    return paths
 
 
 def _read_optional_path(section: Section, key: str, example: str) -> str | None:

@@ -204,6 +204,8 @@ class Settings:
     backoff: DoorSchedules = field(default_factory=DoorSchedules)
     #: dotted path of ``(exception, context) -> Diagnosis``
     classifier: str = "mail_service.diagnosis.diagnose"
+    #: dotted paths of ``(message, context) -> answer``, asked in this order before each attempt
+    hooks: tuple[str, ...] = ()
     bounce: Bounce = field(default_factory=Bounce)
     hard_bounces: HardBounces = field(default_factory=HardBounces)
     retention: Retention = field(default_factory=Retention)
@@ -256,6 +258,7 @@ class Settings:
             "schedules": {name: _schedule_as_configured(schedule) for name, schedule in self.schedules.items()},
             "backoff": {"send": self.backoff.send, "submit": self.backoff.submit, "event": self.backoff.event},
             "classifier": self.classifier,
+            "hooks": self.hooks,
             "bounce": {
                 "to_sender": self.bounce.to_sender,
                 "mailer": self.bounce.mailer,

@@ -506,3 +506,27 @@ class TestOwner:
         assert not owner.may_be_alive(name, None)
         assert not owner.may_be_alive(name, clock.iso(clock.later(-1)))
         assert owner.may_be_alive(name, clock.iso(clock.later(10)))
+
+
+def test_what_was_over_when_its_process_died_is_known(database: Database, ledger: Ledger) -> None:
+    everybody = {"ann@example.org": recipient(Status.QUEUED), "bob@example.org": recipient(Status.QUEUED)}
+    dying = Ledger(database, attempt_timeout_s=1)
+    claim = dying.claim(a_copy(recipients=everybody))
+    assert isinstance(claim, Granted)
+
+    dying.progress(replace(claim.mail, recipients={**everybody, "ann@example.org": recipient(Status.SENT)}))
+
+    # the same process name, and nothing in flight: as after a start with the same pid
+    found = ledger.claim(a_copy(recipients=everybody, redelivered=True))
+    assert isinstance(found, Interrupted)
+    assert found.mail.open_recipients == ["bob@example.org"]
+
+
+def test_progress_of_a_mail_that_is_no_longer_ours_changes_nothing(ledger: Ledger) -> None:
+    ledger.claim(a_copy())
+    ledger.record(a_change(in_status("sent")))
+    before = ledger.find("mail")
+
+    ledger.progress(a_mail())
+
+    assert ledger.find("mail") == before

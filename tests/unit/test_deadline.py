@@ -26,6 +26,16 @@ def test_what_an_attempt_raises_is_raised() -> None:
         Deadline(5).run(refuse)
 
 
+def test_what_is_raised_says_where() -> None:
+    def refuse() -> NoReturn:
+        raise ValueError("no such user")
+
+    with pytest.raises(ValueError, match="no such user") as raised:
+        Deadline(5).run(refuse)
+
+    assert "refuse" in [entry.name for entry in raised.traceback]
+
+
 @pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt])
 def test_a_backend_cannot_end_the_process(error: type[BaseException]) -> None:
     def leave() -> NoReturn:

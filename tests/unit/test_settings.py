@@ -133,6 +133,7 @@ mail:
     dynamic: {first: 10000, factor: 4, longest: 10800000, max_age: 172800000}
   backoff: {send: impatient, submit: dynamic, event: dynamic}
   classifier: mail_service.diagnosis.diagnose
+  hooks: [mail_service.hooks.per_domain, myproject.mail.stamp]
   bounce: {to_sender: true, mailer: second, whole: true, factory: myproject.mail.report_of}
   hard_bounces: {suppress: true, days: null}
   retention: {every: 60, records: {sent: 0.5, all: 90}, content: redact, content_days: 14, tenants: {clinic: drop}}
@@ -160,6 +161,7 @@ mail:
         assert settings.bounce == Bounce(
             to_sender=True, mailer="second", whole=True, factory="myproject.mail.report_of"
         )
+        assert settings.hooks == ("mail_service.hooks.per_domain", "myproject.mail.stamp")
         assert settings.hard_bounces == HardBounces(suppress=True, days=None)
         assert settings.retention == Retention(
             every=60.0,
@@ -185,6 +187,10 @@ mail:
 
 
 MISTAKES = {
+    "a hook that is no path": (
+        {"mail": {"hooks": ["mail_service.hooks.per_domain", "stamp"]}},
+        'mail.hooks[1]: expected a dotted path like mail_service.hooks.per_domain, got "stamp"',
+    ),
     "days that are none": (
         {"mail": {"hard_bounces": {"days": 0}}},
         "mail.hard_bounces.days: expected days, or null for no end, above 0 to 36500, got 0",
@@ -910,6 +916,14 @@ class TestImports:
         mistakes = check_imports(settings_of(classifier="mail_service.__version__"))
 
         assert mistakes == ["mail.classifier: mail_service.__version__ cannot be called"]
+
+    def test_a_hook_that_cannot_be_imported_is_named_by_its_place(self) -> None:
+        hooks = ["mail_service.hooks.per_domain", "mail_service.hooks.per_planet", "no.such.hook"]
+
+        assert check_imports(settings_of(hooks=hooks)) == [
+            "mail.hooks[1]: mail_service.hooks has no per_planet",
+            "mail.hooks[2]: there is no module no; is its package installed?",
+        ]
 
 
 class TestMasks:
