@@ -97,9 +97,11 @@ class MailService:
         return self.doors.steer.unsuppress(address, tenant)
 
     @rpc
-    def suppressions(self, limit: Any = 100, after: Any = None) -> list[dict[str, Any]]:
+    def suppressions(
+        self, limit: Any = 100, after: Any = None, tenant: Any = None, domain: Any = None
+    ) -> list[dict[str, Any]]:
         """Who is not mailed, in the order of the addresses."""
-        return self.doors.steer.suppressions(limit, after)
+        return self.doors.steer.suppressions(limit, after, tenant, domain)
 
     @rpc
     def pause(

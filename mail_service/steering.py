@@ -97,11 +97,20 @@ class Steering:
             say(_log, logging.INFO, "an entry was taken off the list of those who are not mailed", event="unsuppressed")
         return removed
 
-    def suppressions(self, limit: Any, after: Any) -> list[dict[str, Any]]:
-        """The list, in the order of the addresses; *after* is the last address seen."""
+    def suppressions(self, limit: Any, after: Any, tenant: Any, domain: Any) -> list[dict[str, Any]]:
+        """
+        The list, in the order of the addresses; *after* is the last address seen.
+
+        *tenant* and *domain* are for the entries about that tenant's mail alone, and in that domain.
+        """
         if after is not None and not is_text(after):
             raise InvalidMessage("after", "has to be an address, the last one seen")
-        return [asdict(entry) for entry in self._suppressions.page(as_limit(limit), after)]
+        if is_text(domain):
+            domain = as_address(f"@{domain.strip().removeprefix('@')}", or_domain=True)
+        elif domain is not None:
+            raise InvalidMessage("domain", "has to be a domain such as example.org")
+        page = self._suppressions.page(as_limit(limit), after, tenant=as_name("tenant", tenant), domain=domain)
+        return [asdict(entry) for entry in page]
 
     def pause(self, criteria: Mapping[str, Any], seconds: Any, reason: Any) -> dict[str, Any]:
         """Hold what *criteria* (mailer, tenant, priority) name; answers the pause. None of them: all mail."""

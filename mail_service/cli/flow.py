@@ -89,20 +89,22 @@ def unsuppress(call: Call, address: str, tenant: str | None) -> None:
 @click.command(short_help="List who is not mailed.")
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="At most so many addresses; 100 without it.")
 @click.option("--after", metavar="ADDRESS", help="Those after this one, for the next page.")
+@click.option("--tenant", metavar="NAME", help="Those that are about this tenant's mail alone.")
+@click.option("--domain", metavar="DOMAIN", help="The domain itself, and the addresses in it.")
 @click.option("--csv", "as_csv", is_flag=True, help="All of them, as CSV that suppress --csv takes.")
 @common_options()
-def suppressions(call: Call, limit: int | None, after: str | None, as_csv: bool) -> None:
+def suppressions(call: Call, limit: int | None, after: str | None, as_csv: bool, **which: Any) -> None:
     """List who is not mailed, in the order of the addresses."""
     with call.service() as ask:
         if as_csv:
-            click.echo(_as_csv(_all(ask)), nl=False)
+            click.echo(_as_csv(_all(ask, which)), nl=False)
         else:
-            call.show(ask("suppressions", **_given({"limit": limit, "after": after})), tables.suppressions)
+            call.show(ask("suppressions", **_given({"limit": limit, "after": after, **which})), tables.suppressions)
 
 
-def _all(ask: Callable[..., Any]) -> Iterator[dict[str, Any]]:
+def _all(ask: Callable[..., Any], which: dict[str, Any]) -> Iterator[dict[str, Any]]:
     after = None
-    while page := ask("suppressions", **_given({"limit": _PAGE, "after": after})):
+    while page := ask("suppressions", **_given({"limit": _PAGE, "after": after, **which})):
         yield from page
         after = page[-1]["address"]
 

@@ -66,13 +66,22 @@ class Suppressions:
         answer: bool = self._database.write(_remove_all, (key_of(address), tenant))
         return answer
 
-    def page(self, limit: int, after: str | None) -> list[Suppression]:
+    def page(
+        self, limit: int, after: str | None, *, tenant: str | None = None, domain: str | None = None
+    ) -> list[Suppression]:
         """
         The entries of *limit* addresses, in the order of the addresses, from the first one behind *after*.
 
         All entries of one address, if there are several for tenants, stand on one page.
+
+        Args:
+            tenant: Those that are about this tenant's mail alone; None: all.
+            domain: Those of this domain and of the addresses in it, ``@example.org``; None: all.
         """
-        answer: list[Suppression] = self._database.read(lambda connection: _page(connection, limit, after))
+        conditions = [] if tenant is None else [_suppression.tenant == tenant]
+        if domain is not None:
+            conditions.append(_suppression.address_key.endswith(key_of(domain), autoescape=True))
+        answer: list[Suppression] = self._database.read(lambda connection: _page(connection, limit, after, conditions))
         return answer
 
 
@@ -174,12 +183,20 @@ def _remove_all(connection: Connection, keys: Sequence[tuple[str, str | None]]) 
     ]
 
 
-def _page(connection: Connection, limit: int, after: str | None) -> list[Suppression]:
-    keys = sa.select(_suppression.address_key).distinct().order_by(_suppression.address_key).limit(limit)
+def _page(
+    connection: Connection, limit: int, after: str | None, conditions: Sequence[sa.ColumnElement[bool]]
+) -> list[Suppression]:
+    keys = (
+        sa.select(_suppression.address_key)
+        .where(*conditions)
+        .distinct()
+        .order_by(_suppression.address_key)
+        .limit(limit)
+    )
     if after is not None:
         keys = keys.where(_suppression.address_key > key_of(after))
     wanted = list(connection.execute(keys).scalars())
-    query = sa.select(tables.suppression).order_by(_suppression.address_key, _suppression.tenant)
+    query = sa.select(tables.suppression).where(*conditions).order_by(_suppression.address_key, _suppression.tenant)
     return [
         _entry(row)
         for start in range(0, len(wanted), SLICE)

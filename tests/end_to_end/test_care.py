@@ -88,6 +88,10 @@ def test_many_entries_come_in_at_once_and_a_bad_one_does_not_stop_the_others(car
     )
 
     assert [each.get("error", {}).get("field") for each in answers] == [None, "address", "entry", "why", None]
+    domain = answers[4]["address"]
+    assert careful.rpc.suppressions(domain=domain) == [answers[4]]
+    assert careful.rpc.suppressions(domain=domain.removeprefix("@"), tenant="acme") == [answers[4]]
+    assert careful.rpc.suppressions(domain=domain, tenant="other") == []
     assert answers[0]["since"] == "2026-01-01T00:00:00.000000+00:00"
     with pytest.raises(RemoteError, match="moved"):
         careful.rpc.send(mail([ann]))

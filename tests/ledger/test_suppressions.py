@@ -148,6 +148,32 @@ def test_a_page_has_all_entries_of_its_addresses(suppressions: Suppressions) -> 
     assert suppressions.page(2, "B@example.org") == entries[3:]
 
 
+@pytest.mark.parametrize(
+    ("which", "found"),
+    [
+        ({"domain": "@example.org"}, [("@example.org", None), ("a@example.org", None), ("a@example.org", "acme")]),
+        ({"domain": "@EXAMPLE.org", "tenant": "acme"}, [("a@example.org", "acme")]),
+        ({"tenant": "acme"}, [("a@example.org", "acme"), ("b@sub.example.org", "acme")]),
+        ({"domain": "@%.example.org"}, []),
+        ({"domain": "@bücher.example"}, [("c@xn--bcher-kva.example", None)]),
+    ],
+)
+def test_a_page_may_be_of_one_domain_or_one_tenant(
+    suppressions: Suppressions, which: dict[str, str], found: list[tuple[str, str | None]]
+) -> None:
+    suppressions.put(
+        [
+            an_entry("a@example.org"),
+            an_entry("a@example.org", tenant="acme"),
+            an_entry("b@sub.example.org", tenant="acme"),
+            an_entry("c@xn--bcher-kva.example"),
+            an_entry("@example.org"),
+        ]
+    )
+
+    assert [(entry.address, entry.tenant) for entry in suppressions.page(10, None, **which)] == found
+
+
 def test_only_the_entry_that_is_named_is_removed(suppressions: Suppressions) -> None:
     suppressions.put([an_entry(), an_entry(tenant="acme")])
 

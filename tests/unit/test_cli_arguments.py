@@ -501,6 +501,10 @@ PAUSE = {
         (["resume", "--mailer", "m", "--reason", "r"], ("resume", {"mailer": "m"})),
         (["resume", "--seconds", "60"], ("resume", {"seconds": 60.0})),
         (["suppressions", "--limit", "5", "--after", "a@b"], ("suppressions", {"limit": 5, "after": "a@b"})),
+        (
+            ["suppressions", "--tenant", "acme", "--domain", "b.example"],
+            ("suppressions", {"tenant": "acme", "domain": "b.example"}),
+        ),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
