@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -206,3 +207,24 @@ def test_what_a_hook_refuses_or_breaks_has_failed_and_stands_in_the_error_log(
     assert (trace or text) in attempt["text"]
     assert ("in by_subject" in attempt["text"]) == (trace is not None)
     assert careful.mails_to(person) == []
+
+
+def test_a_part_that_was_over_when_the_process_was_killed_is_not_handed_over_again(
+    amqp_uri: str, tmp_path: Path
+) -> None:
+    hooks = ["tests.support.hooks.by_subject"]
+    with ExitStack() as stack:
+        house = open_house(
+            stack, amqp_uri, tmp_path, f"sqlite:///{tmp_path / 'mail.db'}", hooks=hooks, attempt_timeout=20
+        )
+        # takes 1.5 s, and then one that takes 5 s
+        first, second = house.person("lazy"), house.person("slow")
+        house.rpc.submit(mail([first, second], subject="split this"), id="parts")
+        eventually(lambda: house.rpc.status("parts")["recipients"][first]["status"] == "sent")
+
+        house.service.kill9()
+        house.service.start()
+
+        record = house.becomes("parts", "sent", timeout_s=30)
+        assert (record["attempts"], len(house.mails_to(first))) == (2, 1)
+        assert house.mails_to(second)
