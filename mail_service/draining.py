@@ -11,7 +11,7 @@ import logging
 import signal
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +31,7 @@ from mail_service.errors import InvalidMessage, Unavailable
 from mail_service.ledger import StoreDown
 from mail_service.ledger.records import Change
 from mail_service.outcome import Status
+from mail_service.retention import Lost, Passes
 from mail_service.wiring import Runtime, Stopping
 
 _log = logging.getLogger(__name__)
@@ -76,6 +77,7 @@ def drain(config: Mapping[str, Any], **limits: Any) -> dict[str, int]:
     try:
         with _until_told_to_stop(one_pass.stop), connecting.connection({**config, "HEARTBEAT": 0}) as connection:
             one_pass.run(connection)
+            one_pass.tend()
     except (Stopping, StoreDown) as exc:
         raise Unavailable(f"the database is away ({exc})") from exc
     except (OSError, AMQPError, PublishFailed) as exc:
@@ -116,6 +118,19 @@ class _Pass:
         for lane in topology.LANES:
             with connection.channel() as channel:
                 self._drain(topology.lane_queue(lane)(channel))
+
+    def tend(self) -> None:
+        """Delete what is old, if that is due and no service does it."""
+        settings = self._runtime.settings.retention
+        if settings.has_passes and not self._is_stopped:
+            with suppress(Lost):
+                Passes(settings, self._runtime.database, self._rest).make_one()
+
+    def _rest(self, seconds: float) -> None:
+        if self._is_stopped:
+            # who takes it next goes on
+            raise Lost
+        eventlet.sleep(seconds)
 
     def _drain(self, queue: Any) -> None:
         # what is put off for a moment comes back behind those that are there now, and is for another pass

@@ -36,7 +36,7 @@ REST_FACTOR, REST_S = 3.0, 0.05
 
 
 class Lost(Exception):
-    """Another process took the pass over, since this one was not heard of for too long."""
+    """The pass is not to go on: another process took it over, since this one was not heard of for too long."""
 
 
 @dataclass(slots=True)

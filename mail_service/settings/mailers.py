@@ -99,6 +99,9 @@ def read_one(
         section = Section({name: entry}, path, mistakes)
         mailer = _read_mailer(name, section.section(name, _MAILER_KEYS))
         _check_failover(section, {name: mailer}, {**mailers, name: mailer})
+        if mailer.content is not None:
+            # what is kept is decided where a mail ends, which waits for nobody
+            section.mistakes.add(f"{section.at(name)}.content", "not looked at here; set mail.retention.tenants")
     if mistakes.found:
         raise ConfigurationError("\n".join(mistakes.found))
     return mailer

@@ -17,7 +17,7 @@ from mail_service.client import MailClient
 from mail_service.envelope import seal
 from mail_service.local.smtp_server import Rule, SmtpServer
 
-from ..hazards.stacks import put
+from ..hazards.stacks import put, rows
 from ..support.messages import a_message
 from ..support.service import ROOT, Service, configuration
 from ..support.waiting import eventually
@@ -146,3 +146,16 @@ def test_a_broker_that_is_away_is_one_line_and_status_1(tmp_path: Path, smtp_ser
     assert process.returncode == 1
     assert "the broker is away" in err
     assert "Traceback" not in err
+
+
+def test_what_is_old_is_deleted_where_no_service_runs(cron: Cron) -> None:
+    cron.config["mail"]["retention"] = {"every": 1, "records": {"sent": 0.00001}}
+    (cron.folder / "config.yaml").write_text(yaml.safe_dump(cron.config))
+    cron.submit("ann@example.org", "refused@example.org")
+
+    def statuses() -> list[str]:
+        cron.drain()
+        return [status for (status,) in rows(cron.folder / "mail.db", "select status from mail")]
+
+    assert "failed" in statuses()
+    eventually(lambda: statuses() == ["failed"], 30)

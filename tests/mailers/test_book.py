@@ -36,6 +36,7 @@ NONSENSE: dict[str, Any] = {
     "itself as a second": {"BACKEND": LOCMEM, "failover": ["default"]},
     "a second that is not there": {"BACKEND": LOCMEM, "failover": ["nobody"]},
     "the service itself": {"BACKEND": "mail_service.django.EmailBackend"},
+    "what is kept of its mail": {"BACKEND": LOCMEM, "content": "drop"},
     "keys that are no texts": {1: 2},
 }
 
