@@ -74,7 +74,7 @@ def test_each_status_is_kept_for_its_own_time_and_what_is_not_named_for_ever(
 def test_content_is_dropped_before_the_record_and_never_while_a_mail_is_on_its_way(
     ledger: Ledger, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mail_service.ledger.purging.WRITE_SLICE", 2)
+    monkeypatch.setattr("mail_service.ledger.purging.CONTENT_SLICE", 2)
     monkeypatch.setattr("mail_service.ledger.purging.READ_SLICE", 3)
     for status in Status:
         ledger.record(a_change(in_status(status, id=f"{status} new", updated_at=old(1))))
