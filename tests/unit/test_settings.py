@@ -236,8 +236,9 @@ MISTAKES = {
         {"mail": {5: 1, "bounce": {}}},
         (
             "mail.5: unknown key; known: default_from, mailers, routing, tenants, tenant_mailers, database, "
-            "event_sources, schedules, backoff, classifier, bounce, redirect_to, allow_recipients, max_size, "
-            "max_recipients, max_attachments, max_header_length, max_values, max_nesting, hold_probe, attempt_timeout"
+            "event_sources, schedules, backoff, classifier, hooks, bounce, hard_bounces, retention, redirect_to, "
+            "allow_recipients, max_size, max_recipients, max_attachments, max_header_length, max_values, max_nesting, "
+            "hold_probe, attempt_timeout"
         ),
     ),
     "a misspelt section": (
