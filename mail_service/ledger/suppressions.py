@@ -148,7 +148,8 @@ def _put_all(connection: Connection, batches: Sequence[Sequence[Suppression]]) -
 def put_where_none_is(connection: Connection, entries: Iterable[Suppression]) -> None:
     """Put *entries* on the list, but never in the place of one in force; runs inside a transaction of somebody's."""
     newest = {(key_of(entry.address), entry.tenant or ""): entry for entry in entries}
-    _insert(connection, newest, _suppression.until <= clock.now_iso())
+    if newest:
+        _insert(connection, newest, _suppression.until <= clock.now_iso())
 
 
 def _insert(

@@ -226,5 +226,6 @@ def test_a_part_that_was_over_when_the_process_was_killed_is_not_handed_over_aga
         house.service.start()
 
         record = house.becomes("parts", "sent", timeout_s=30)
-        assert (record["attempts"], len(house.mails_to(first))) == (2, 1)
+        assert record["attempts"] >= 2
+        assert len(house.mails_to(first)) == 1
         assert house.mails_to(second)
