@@ -29,6 +29,8 @@ from sqlalchemy.engine import URL, Connection, Engine, make_url
 
 from mail_service.errors import ConfigurationError
 
+_native_threading = eventlet.patcher.original("threading")
+
 #: more than this many writes in one transaction only make everybody wait longer
 LARGEST_GROUP = 500
 BUSY_TIMEOUT_S = 30
@@ -62,6 +64,9 @@ class Database:
         self._queue: list[_Waiting] = []
         self._wake = Event()
         self._migrated = False
+        # A native one, for native threads. The pool of one connection would not do: who waits for it is not told when
+        # the attempt before has failed to connect, and goes on waiting for 30 s.
+        self._migrating = _native_threading.Lock()
         self._committer = eventlet.spawn(self._commit_forever)
 
     def write(self, write: Write, item: Any) -> Any:
@@ -142,6 +147,11 @@ class Database:
     def _migrate(self) -> None:
         if self._migrated:
             return
+        with self._migrating:
+            if not self._migrated:
+                self._upgrade()
+
+    def _upgrade(self) -> None:
         config = alembic.config.Config()
         config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
         try:
