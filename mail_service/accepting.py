@@ -17,17 +17,18 @@ import eventlet
 from mail_service import clock
 from mail_service import message as messages
 from mail_service.amqp.mailqueue import MailQueue
-from mail_service.amqp.publisher import TooLarge
+from mail_service.amqp.publisher import PublishFailed, TooLarge
 from mail_service.amqp.rpc import Caller
 from mail_service.announcing import Announcer
 from mail_service.envelope import Envelope, derived_id, seal
-from mail_service.errors import Conflict, InvalidMessage, MailServiceError
+from mail_service.errors import Conflict, InvalidMessage, MailServiceError, Unavailable
 from mail_service.ledger import Ledger, StoreDown
 from mail_service.ledger.records import Mail, recipient
-from mail_service.message import Options
+from mail_service.message import Options, references
 from mail_service.outcome import Status
 from mail_service.routing import choose
 from mail_service.settings import Settings
+from mail_service.storeroom import NO_STORE, Storeroom
 
 #: until an accepted mail is answered although ``status`` does not know it yet, seconds
 KNOWN_WITHIN_S = 2.0
@@ -40,7 +41,15 @@ class Acceptance:
     The front doors' common part. Raises InvalidMessage, Conflict, or PublishFailed when the broker does not confirm.
     """
 
-    def __init__(self, settings: Settings, ledger: Ledger, queue: MailQueue, announcer: Announcer) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        ledger: Ledger,
+        queue: MailQueue,
+        announcer: Announcer,
+        storeroom: Storeroom = NO_STORE,
+    ) -> None:
+        self._storeroom = storeroom
         self._settings = settings
         self._ledger = ledger
         self._queue = queue
@@ -48,11 +57,11 @@ class Acceptance:
 
     def submit(self, message: Any, options: Mapping[str, Any], caller: Caller, *, index: int = 0) -> dict[str, Any]:
         """Queue a mail: ``{"id", "status": "queued"}``, or the record of the mail that has this id already."""
-        envelope, mail = self._check(message, options, door="submit", caller=caller, index=index)
+        envelope, mail, canonical = self._check(message, options, door="submit", caller=caller, index=index)
         known = self._known(mail) if mail_may_be_known(options, caller) else None
         if known:
             return known.record()
-        self._put(envelope)
+        self._put(envelope, canonical)
         self._make_known(mail)
         return {"id": mail.id, "status": str(Status.QUEUED)}
 
@@ -84,34 +93,34 @@ class Acceptance:
 
     def send(self, message: Any, options: Mapping[str, Any], caller: Caller) -> None:
         """Queue a mail whose caller waits for its end, or let the caller join the wait for one that is known."""
-        envelope, mail = self._check(message, options, door="send", caller=caller, index=0)
+        envelope, mail, canonical = self._check(message, options, door="send", caller=caller, index=0)
         if mail_may_be_known(options, caller) and self._join(mail, caller):
             return
-        self._put(replace(envelope, reply_to=caller.reply_to))
+        self._put(replace(envelope, reply_to=caller.reply_to), canonical)
         self._make_known(mail)
 
     def accept_event(self, payload: Any, fingerprint: str, *, redelivered: bool) -> None:
         """Queue the mail of an event."""
         message, options = split(payload)
-        envelope, mail = self._check(message, options, door="event", caller=Caller(reply_to=None), index=0)
+        envelope, mail, canonical = self._check(message, options, door="event", caller=Caller(reply_to=None), index=0)
         if options.get("id"):
             if not self._known(mail):
-                self._put(envelope)
+                self._put_event(envelope, canonical)
                 self._make_known(mail)
             return
         mail_id = self._begin_intake(fingerprint, mail, redelivered=redelivered)
-        self._put(replace(envelope, id=mail_id))
+        self._put_event(replace(envelope, id=mail_id), canonical)
         self._end_intake(mail_id)
 
     def again(self, raw: Mail, content: bytes) -> tuple[Envelope, Mail]:
         """Make a mail of what could not be used as one when it came. Raises InvalidMessage if it still cannot."""
         message, options, door = _reread(content)
-        envelope, mail = self._check(message, options, door=door, caller=Caller(reply_to=None), index=0)
+        envelope, mail, _ = self._check(message, options, door=door, caller=Caller(reply_to=None), index=0)
         return replace(envelope, id=raw.id), replace(mail, id=raw.id, generation=raw.generation)
 
     def _check(
         self, message: Any, options: Mapping[str, Any], *, door: str, caller: Caller, index: int
-    ) -> tuple[Envelope, Mail]:
+    ) -> tuple[Envelope, Mail, dict[str, Any]]:
         tenant = options.get("tenant")
         mailers = self._settings.mailers_of(tenant if isinstance(tenant, str) else None)
         parsed = Options.parse(options, mailers=mailers, schedules=self._settings.schedules)
@@ -120,6 +129,7 @@ class Acceptance:
             default_from=self._settings.default_from,
             max_size=self._settings.max_size,
             bounds=self._settings.bounds,
+            takes_references=self._settings.blobs is not None,
         )
         envelope = seal(
             message,
@@ -128,6 +138,7 @@ class Acceptance:
             mail_id=parsed.id or _derived(caller, index),
             sender=str(canonical.get("from_email") or ""),
         )
+        references.require_own(canonical, envelope.id)
         mail = Mail(
             id=envelope.id,
             status=Status.QUEUED,
@@ -141,11 +152,18 @@ class Acceptance:
             updated_at=envelope.submitted_at,
             next_attempt_at=_due(canonical),
         )
-        return envelope, mail
+        return envelope, mail, canonical
 
-    def _put(self, envelope: Envelope) -> None:
+    def _put_event(self, envelope: Envelope, canonical: Mapping[str, Any]) -> None:
         try:
-            self._queue.put(envelope)
+            self._put(envelope, canonical)
+        except Unavailable as exc:
+            # nobody waits for an answer: the broker keeps the event until it can be accepted
+            raise PublishFailed(str(exc)) from exc
+
+    def _put(self, envelope: Envelope, canonical: Mapping[str, Any]) -> None:
+        try:
+            self._queue.put(self._storeroom.keep(envelope, canonical))
         except TooLarge as exc:
             raise InvalidMessage("message", str(exc)) from exc
 

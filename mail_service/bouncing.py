@@ -25,6 +25,7 @@ from mail_service.envelope import Envelope, derived_id, seal
 from mail_service.ledger import Ledger, StoreDown
 from mail_service.ledger.records import Mail
 from mail_service.mailers.content import envelope_address, mime_bytes, sender_of
+from mail_service.message.references import has_any, without_references
 from mail_service.outcome import Status
 from mail_service.settings import Settings
 
@@ -87,7 +88,10 @@ class Bouncer:
     def _send(self, envelope: Envelope, mail: Mail) -> None:
         settings = self._settings
         canonical = message.validate(
-            envelope.message, default_from=settings.default_from, max_size=settings.max_size, bounds=settings.bounds
+            without_references(envelope.message),
+            default_from=settings.default_from,
+            max_size=settings.max_size,
+            bounds=settings.bounds,
         )
         sender = sender_of(canonical.get("envelope_sender"), canonical.get("from_email") or EMPTY)
         if not sender or is_report(canonical):
@@ -108,7 +112,8 @@ class Bouncer:
 
     def _made(self, envelope: Envelope, canonical: Mapping[str, Any], mail: Mail, sender: str) -> dict[str, Any] | None:
         original = _original(envelope, canonical, mail.id)
-        whole = self._settings.bounce.whole and len(original) * 4 < self._settings.max_size
+        is_small = len(original) * 4 < self._settings.max_size and not has_any(envelope.message)
+        whole = self._settings.bounce.whole and is_small
         report = compose(mail, original, whole=whole, author=self._settings.default_from, to=sender)
         if self._factory is None:
             return report

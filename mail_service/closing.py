@@ -30,6 +30,7 @@ from mail_service.ledger.records import Attempt, Change, Mail
 from mail_service.logs import say
 from mail_service.outcome import Kind, Status
 from mail_service.settling import ended, expired, waiting
+from mail_service.storeroom import NO_STORE, Storeroom
 
 _log = logging.getLogger(__name__)
 
@@ -56,7 +57,9 @@ class Desk:
         *,
         report: Callable[[Envelope, Mail], None] | None = None,
         count: Callable[[Delivery, Change], None] | None = None,
+        storeroom: Storeroom = NO_STORE,
     ) -> None:
+        self._storeroom = storeroom
         self._ledger = ledger
         self._queue = queue
         self._announcer = announcer
@@ -148,6 +151,8 @@ class Desk:
             callers = [*callers, *self._ledger.record(change).waiters]
         except StoreDown:
             self._carry(delivery.envelope, change)
+        else:
+            self._storeroom.ended(change.mail, delivery.envelope.message)
         # the end is on record: if this cannot be published, the copy comes back, and this is what is left to do
         self._report(delivery.envelope, change.mail)
         self._count(delivery, change)
@@ -173,6 +178,7 @@ class Desk:
     def _drop(self, delivery: Delivery, mail: Mail) -> None:
         """Another copy does the work; whoever waits for this one waits for that one."""
         reply_to = delivery.envelope.reply_to
+        self._storeroom.ended(mail, delivery.envelope.message)
         if mail.status.is_final and delivery.redelivered:
             # the process may have ended between the commit and what follows it
             self._report(delivery.envelope, mail)
@@ -203,7 +209,7 @@ class Desk:
             return delivery.mail
 
     def _record_or_carry(self, delivery: Delivery, mail: Mail) -> None:
-        envelope = replace(delivery.envelope, id=mail.id, reply_to=None, unrecorded=())
+        envelope = replace(self._storeroom.adopt(delivery.envelope, mail.id), reply_to=None, unrecorded=())
         mail = replace(mail, generation=mail.generation + 1, updated_at=clock.now_iso())
         change = Change(mail=mail, content=envelope.body())
         try:

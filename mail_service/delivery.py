@@ -42,6 +42,7 @@ from mail_service.ledger.suppressions import all_are_done
 from mail_service.logs import say
 from mail_service.mailers import Mailer
 from mail_service.message import Options
+from mail_service.message.references import has_any, require_own
 from mail_service.outcome import Diagnosis, Kind, Receipt, Status
 from mail_service.routing import choose
 from mail_service.settings import Settings
@@ -56,6 +57,7 @@ from mail_service.settling import (
     state_of,
     suppressed_text,
 )
+from mail_service.storeroom import NO_STORE, Storeroom
 
 _log = logging.getLogger(__name__)
 
@@ -120,8 +122,13 @@ def read(body: bytes, headers: Mapping[str, Any], *, redelivered: bool, settings
     """
     envelope = Envelope.parse(body)
     canonical = message.validate(
-        envelope.message, default_from=settings.default_from, max_size=settings.max_size, bounds=settings.bounds
+        envelope.message,
+        default_from=settings.default_from,
+        max_size=settings.max_size,
+        bounds=settings.bounds,
+        takes_references=settings.blobs is not None,
     )
+    require_own(canonical, envelope.id)
     options = Options.parse(envelope.options)
     recipients = {
         address: dict(envelope.settled.get(address) or recipient(Status.QUEUED))
@@ -217,9 +224,11 @@ class Courier:
         pauses: Pauses,
         guard: Guard = NO_GUARD,
         hard_bounces: Offers = nobody,
+        storeroom: Storeroom = NO_STORE,
     ) -> None:
         self._hard_bounces = hard_bounces
         self._settings = settings
+        self._storeroom = storeroom
         self._guard = guard
         self._pauses = pauses
         self._ledger = ledger
@@ -252,18 +261,18 @@ class Courier:
             return Postponed(delay_ms=delivery.early_ms, mail=delivery.mail)
         if delivery.envelope.unrecorded and (written := self._write_down(delivery)) and delivery.only_to_record:
             return Dropped(mail=written)
+        if has_any(delivery.canonical):
+            # from now on its blobs are not taken for left over
+            self._ledger.accept(delivery.mail, delivery.content)
         if wait_ms := self._wait_for_send_at(delivery) or self._still_held(delivery):
             return Postponed(delay_ms=wait_ms, mail=delivery.mail)
-        return self._act_on(
-            delivery,
-            self._ledger.claim(
-                Copy(
-                    mail=delivery.mail,
-                    redelivered=delivery.redelivered,
-                    replay=bool(delivery.headers.get(topology.REPLAY)),
-                )
-            ),
+        copy = Copy(
+            mail=delivery.mail, redelivered=delivery.redelivered, replay=bool(delivery.headers.get(topology.REPLAY))
         )
+        with self._storeroom.room_for(delivery.canonical) as wait_ms:
+            if wait_ms:
+                return Postponed(delay_ms=wait_ms, mail=delivery.mail)
+            return self._act_on(delivery, self._ledger.claim(copy))
 
     def _act_on(self, delivery: Delivery, claim: Any) -> Verdict:
         match claim:
@@ -334,7 +343,7 @@ class Courier:
             name = "default"
         if not isinstance(name, str) or not isinstance(tenant, str | None):
             return 0
-        if envelope.unrecorded or envelope.reply_to or "expires_at" in envelope.options:
+        if envelope.unrecorded or envelope.reply_to or "expires_at" in envelope.options or has_any(envelope.message):
             return 0
         mailer = self._mailers(name, tenant)
         settings = self._settings.mailers_of(tenant).get(name)

@@ -59,7 +59,9 @@ class DoorProvider(RuntimeProvider):
     def get_dependency(self, worker_ctx: Any) -> Any:
         """Doors for one call."""
         runtime = super().get_dependency(worker_ctx)
-        accept = Acceptance(runtime.settings, runtime.ledger, runtime.queue, runtime.announcer)
+        accept = Acceptance(
+            runtime.settings, runtime.ledger, runtime.queue, runtime.announcer, storeroom=runtime.storeroom
+        )
         operate = Operator(runtime.ledger, runtime.error_log, runtime.queue, accept, runtime.holdings, runtime.releaser)
         steer = Steering(
             runtime.settings,

@@ -104,7 +104,14 @@ class _Pass:
         self._limits = limits
         self._is_stopped = False
         self._delay_of = BackoffPublisher().delay_ms
-        self._desk = Desk(runtime.ledger, runtime.queue, runtime.announcer, report=runtime.report, count=self._note)
+        self._desk = Desk(
+            runtime.ledger,
+            runtime.queue,
+            runtime.announcer,
+            report=runtime.report,
+            count=self._note,
+            storeroom=runtime.storeroom,
+        )
         self.done: Counter[str] = Counter()
 
     def stop(self) -> None:

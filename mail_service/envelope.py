@@ -20,11 +20,12 @@ from typing import Any, Self, TypeGuard
 
 from mail_service import clock, topology
 from mail_service.errors import InvalidMessage
-from mail_service.message import Options
+from mail_service.message import Options, references
 from mail_service.outcome import FINAL, is_state
 
-#: of the body's format: a reader accepts its own version and all before
-FORMAT = 1
+#: Of the body's format: a reader accepts its own version and all before. 2 is for mail with blobs alone, so that any
+#: other can be read by the version before.
+FORMAT = 2
 CONTENT_TYPE = "application/json"
 
 #: UTF-8, not escapes: a mail in Cyrillic or Chinese would be two or three times as large
@@ -87,7 +88,7 @@ class Envelope:
 
     def _facts(self) -> dict[str, Any]:
         facts: dict[str, Any] = {
-            "v": FORMAT,
+            "v": FORMAT if references.has_any(self.message) else 1,
             "id": self.id,
             "options": dict(self.options),
             "door": self.door,

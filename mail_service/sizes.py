@@ -37,5 +37,5 @@ def too_large(size: int, largest: int) -> str:
     """The end of a sentence about a message of *size* bytes that has no place in a queue."""
     return (
         f"takes {size:,} bytes in a queue, and the broker takes at most {largest:,} (max_message_size), of which "
-        f"{ROOM_TO_GROW:,} are for what retries add: make its attachments smaller, or send links to them"
+        f"{ROOM_TO_GROW:,} are for what retries add: configure mail.blobs, make its attachments smaller, or send links"
     )

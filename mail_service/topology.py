@@ -92,6 +92,12 @@ def hold_levels(probe_s: float) -> list[int]:
     return sorted({*(step for step in _HOLD_STEPS_MS if step < probe_ms), probe_ms, *above})
 
 
+def are_empty(connection: Connection, queues: Iterable[str]) -> bool:
+    """Whether no message waits in any of *queues*, which exist."""
+    with connection.channel() as channel:
+        return not any(channel.queue_declare(queue, passive=True).message_count for queue in queues)
+
+
 def lane_queue_name(lane: str) -> str:
     """The work queue of priority *lane*."""
     return f"mail.send.{VERSION}.{lane}"

@@ -21,11 +21,13 @@ from mail_service.amqp.mailqueue import MailQueue
 from mail_service.amqp.publisher import Publisher, PublishFailed
 from mail_service.announcing import Announcer
 from mail_service.bouncing import Bouncer
+from mail_service.client import asking
 from mail_service.closing import Desk
 from mail_service.deadline import Deadline
 from mail_service.delivery import Courier, read
 from mail_service.envelope import Envelope
 from mail_service.errors import ConfigurationError, InvalidMessage
+from mail_service.fetching import Fetching
 from mail_service.guard import Guard
 from mail_service.guard import in_words as guard_in_words
 from mail_service.handover import Handover, HandsOver, guarded
@@ -47,6 +49,7 @@ from mail_service.releasing import Releaser, held_by, only
 from mail_service.retention import Passes
 from mail_service.settings import Settings, check_imports, load_settings
 from mail_service.settling import ended
+from mail_service.storeroom import Storeroom
 
 if TYPE_CHECKING:
     from mail_service.metrics import Metrics
@@ -116,6 +119,7 @@ class Runtime:
         self.config = config
         self._build_stores()
         self._check_database()
+        self.storeroom = Storeroom(self.settings.blobs, keeps=self.settings.content_of)
         self.ledger = Ledger(
             self.database, attempt_timeout_s=self.settings.attempt_timeout, keeps=self.settings.content_of
         )
@@ -146,7 +150,10 @@ class Runtime:
             hold_probe_s=self.settings.hold_probe,
             release=lambda pause, rate: self.releaser.release(held_by(pause), rate),
         )
-        self._watching = [eventlet.spawn(self.pauses.watch)]
+        self._watching = [
+            eventlet.spawn(self.pauses.watch),
+            eventlet.spawn(self.storeroom.watch, self.database, are_queues_empty=self._are_queues_empty),
+        ]
         if self.settings.retention.has_passes:
             self._watching.append(eventlet.spawn(Passes(self.settings.retention, self.database).watch))
         guard = Guard(self.settings.redirect_to, self.settings.allow_recipients)
@@ -167,6 +174,7 @@ class Runtime:
             pauses=self.pauses,
             guard=guard,
             hard_bounces=hard_bounces.offers(self.settings.hard_bounces),
+            storeroom=self.storeroom,
         )
         self.report = self._bouncer()
         self.desk = Desk(
@@ -175,6 +183,7 @@ class Runtime:
             self.announcer,
             report=self.report,
             count=self.metrics.closed if self.metrics is not None else None,
+            storeroom=self.storeroom,
         )
         self.users = 0
 
@@ -197,10 +206,13 @@ class Runtime:
         self.publisher = CountedPublisher(self._connect, self.metrics)
         self.queue = CountedQueue(self.publisher, self.metrics)
 
-    def _prepared(self, handover: Handover) -> HandsOver:
-        """*handover*, with the hooks before it, where there are any."""
-        if not self.settings.hooks:
-            return handover
+    def _prepared(self, handover: HandsOver) -> HandsOver:
+        """*handover*, with what comes before it: large attachments are fetched, and hooks are asked."""
+        if self.settings.hooks:
+            handover = self._with_hooks(handover)
+        return Fetching(handover, self.storeroom, deadline=self.deadline) if self.settings.blobs else handover
+
+    def _with_hooks(self, handover: HandsOver) -> HandsOver:
         return Preparing(
             handover,
             {path: import_from_path(path) for path in self.settings.hooks},
@@ -220,6 +232,14 @@ class Runtime:
             return None
         factory = import_from_path(bounce.factory) if bounce.factory else None
         return Bouncer(self.settings, self.ledger, self.queue, factory).report
+
+    def _are_queues_empty(self) -> bool:
+        """Whether no mail waits that no worker has seen."""
+        queues = [*map(topology.lane_queue_name, topology.LANES), topology.EVENTS, topology.PARKED, asking.QUEUE]
+        try:
+            return self.publisher.declare(lambda connection: topology.are_empty(connection, queues))
+        except PublishFailed:
+            return False
 
     def _connect(self) -> Any:
         return connecting.connection(self.config)

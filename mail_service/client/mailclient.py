@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
 
@@ -19,13 +20,14 @@ from mail_service import sizes, topology
 from mail_service.bounds import DEFAULT as DEFAULT_BOUNDS
 from mail_service.bounds import Bounds
 from mail_service.client import asking, reading
+from mail_service.client.attic import Attic
 from mail_service.client.handover import BROKEN, Attempts, Broker, ask, hand_over
 from mail_service.client.parcel import Parcel, Progress
 from mail_service.client.wire import Wire
 from mail_service.client.wires import Wires
 from mail_service.envelope import seal
 from mail_service.errors import InvalidMessage, MailServiceError, NotFound, Timeout, Unavailable
-from mail_service.message import Options, validate
+from mail_service.message import Options
 from mail_service.message.checks import Checked, checked_as_given
 
 DEFAULT_TIMEOUT_S = 10.0
@@ -53,6 +55,8 @@ class MailClient:
         max_size: Bytes that a message may take as JSON; the service's ``mail.max_size``.
         bounds: Of everything else; the service's ``mail.max_recipients`` and so on.
         rpc_exchange: Nameko's configuration key of this name.
+        blobs: The service's ``mail.blobs``: where attachments are put that are too large for RabbitMQ. It has to be the
+            same store, seen from here: a folder on a disk that both share, or a storage of Django's.
 
     The look-up of RabbitMQ's host name has the resolver's own time limits, not ours.
     """
@@ -68,7 +72,9 @@ class MailClient:
         max_size: int = DEFAULT_MAX_SIZE,
         bounds: Bounds = DEFAULT_BOUNDS,
         rpc_exchange: str = "nameko-rpc",
+        blobs: Mapping[str, Any] | None = None,
     ) -> None:
+        self._attic = Attic.of(blobs)
         self._timeout_s = timeout
         self._default_from = default_from
         self._most: dict[str, Any] = {"max_size": max_size, "bounds": bounds}
@@ -110,7 +116,7 @@ class MailClient:
 
     def submit_checked(self, mails: Iterable[tuple[Checked, Options]]) -> list[Answer]:
         """Do as ``submit_many`` with mails that were checked already: what our Django backend hands over."""
-        return self._submit([_sealed(message, options) for message, options in mails])
+        return self._submit([self._sealed(message, options) for message, options in mails])
 
     def _submit(self, prepared: Sequence[Parcel | InvalidMessage]) -> list[Answer]:
         mails = [mail for mail in prepared if isinstance(mail, Parcel)]
@@ -131,9 +137,10 @@ class MailClient:
         """
         chosen = Options.parse(options)
         message = self._with_sender(message)
-        validate(message, default_from=UNKNOWN_SENDER, **self._most)
+        checked = checked_as_given(message, default_from=UNKNOWN_SENDER, **self._most)
         # an id of ours: a request that has to be repeated is the same mail
         options = {**chosen.to_json(), "id": chosen.id or str(uuid.uuid4())}
+        message = self._attic.without_large(checked, options["id"])
         return dict(self.call("send", message, timeout=timeout, **options))
 
     def status(self, id: str) -> Answer:  # noqa: A002  # the contract's name
@@ -215,7 +222,14 @@ class MailClient:
     def _seal(self, message: Any, options: Any) -> Parcel:
         chosen = Options.parse(options)
         message = self._with_sender(message)
-        return _sealed(checked_as_given(message, default_from=UNKNOWN_SENDER, **self._most), chosen)
+        return self._sealed(checked_as_given(message, default_from=UNKNOWN_SENDER, **self._most), chosen)
+
+    def _sealed(self, mail: Checked, options: Options) -> Parcel:
+        envelope = seal(mail.message, options.to_json(), door="client", sender=mail.sender)
+        message = self._attic.without_large(mail, envelope.id)
+        if message is mail.message:
+            return Parcel.of(envelope, mail.text)
+        return Parcel.of(replace(envelope, message=message), None)
 
     def _prepare(self, message: Any) -> Parcel | InvalidMessage:
         try:
@@ -266,11 +280,6 @@ class MailClient:
         if wire.is_blocked:
             return f"RabbitMQ at {self._host} takes no messages now, for lack of memory or disk space"
         return f"RabbitMQ at {self._host} {reading.reason(exc)}"
-
-
-def _sealed(mail: Checked, options: Options) -> Parcel:
-    envelope = seal(mail.message, options.to_json(), door="client", sender=mail.sender)
-    return Parcel.of(envelope, mail.text)
 
 
 def _batches(mails: Sequence[Parcel]) -> Iterator[list[Parcel]]:

@@ -62,7 +62,7 @@ class Parcel:
         return self.id if len(self.id.encode()) <= _LONGEST_SHORTSTR else envelope.derived_id(self.id)
 
     @classmethod
-    def of(cls, mail: envelope.Envelope, message_json: str) -> Parcel:
+    def of(cls, mail: envelope.Envelope, message_json: str | None) -> Parcel:
         """A mail, addressed to its lane's work queue."""
         return cls(
             id=mail.id,

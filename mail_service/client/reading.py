@@ -58,6 +58,7 @@ def arguments(config: Mapping[str, Any]) -> dict[str, Any]:
         "default_from": mail.get("default_from"),
         "max_size": mail.get("max_size"),
         "bounds": Bounds(**{name: mail[name] for name in _BOUNDS if mail.get(name) is not None}),
+        "blobs": mail.get("blobs"),
     }
     return {name: value for name, value in found.items() if value is not None}
 

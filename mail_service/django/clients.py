@@ -28,6 +28,7 @@ def client_for(settings: Settings) -> MailClient:
         settings.max_size,
         settings.bounds,
         settings.timeout_s,
+        repr(settings.blobs),
     )
     client = _clients.get(key)
     # two threads that come at once make two; the one that is not kept has no connection
@@ -41,7 +42,7 @@ def make_client(settings: Settings) -> MailClient:
         "AMQP_SSL": settings.amqp_ssl,
         "LOGIN_METHOD": settings.login_method,
         "rpc_exchange": settings.rpc_exchange,
-        "mail": {"max_size": settings.max_size, **asdict(settings.bounds)},
+        "mail": {"max_size": settings.max_size, **asdict(settings.bounds), "blobs": settings.blobs},
     }
     try:
         return MailClient.from_config(config, timeout=settings.timeout_s)

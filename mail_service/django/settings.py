@@ -26,8 +26,9 @@ from django.db import DEFAULT_DB_ALIAS
 
 from mail_service import bounds
 from mail_service.bounds import Bounds
+from mail_service.client.attic import Attic
 from mail_service.client.mailclient import DEFAULT_MAX_SIZE, DEFAULT_TIMEOUT_S
-from mail_service.errors import InvalidMessage
+from mail_service.errors import ConfigurationError, InvalidMessage
 from mail_service.message import Options
 from mail_service.message.words import nearest
 
@@ -56,6 +57,8 @@ class Settings:
     max_header_length: int = bounds.DEFAULT.max_header_length
     max_values: int = bounds.DEFAULT.max_values
     max_nesting: int = bounds.DEFAULT.max_nesting
+    #: BLOBS: the service's ``mail.blobs``, seen from here: where large attachments are put
+    blobs: Mapping[str, Any] | None = None
     #: WAIT: return when the mail is delivered, and raise what delivery raised; else once RabbitMQ has it
     wait: bool = False
     #: TIMEOUT: seconds that a call may take; with WAIT, for each message
@@ -194,6 +197,18 @@ def _aliases(value: object) -> tuple[Any, ...] | None:
     return None
 
 
+def _blobs_problem(value: object) -> str | None:
+    if value is None:
+        return None
+    if not isinstance(value, Mapping):
+        return "must be a dict with folder, or with BACKEND and OPTIONS"
+    try:
+        Attic.of(value)
+    except ConfigurationError as exc:
+        return f"is wrong: {exc}"
+    return None
+
+
 def _options_problem(value: object) -> str | None:
     try:
         options = Options.parse(value)
@@ -213,6 +228,7 @@ _KEYS = {
     "MAX_HEADER_LENGTH": _Key("max_header_length", _above_zero(int, "a number of characters")),
     "MAX_VALUES": _Key("max_values", _above_zero(int, "a number of values")),
     "MAX_NESTING": _Key("max_nesting", _above_zero(int, "a number of levels")),
+    "BLOBS": _Key("blobs", _blobs_problem),
     "WAIT": _Key("wait", _of_type(bool, "True or False")),
     "TIMEOUT": _Key("timeout_s", _above_zero(int | float, "seconds")),
     "ON_COMMIT": _Key("on_commit", _on_commit_problem, _aliases),

@@ -9,7 +9,7 @@ from binascii import a2b_base64
 from typing import Any
 
 from mail_service.errors import InvalidMessage
-from mail_service.message import mime
+from mail_service.message import mime, references
 from mail_service.message.checking import Check, allow, content_type, line, text, unknown, wrong
 
 #: what Django takes for an attachment that says nothing about its type (DEFAULT_ATTACHMENT_MIME_TYPE)
@@ -25,13 +25,13 @@ _SPACE = re.compile(r"[ \t\r\n]+")
 _STYLES = ("old", "modern", "parsed")
 
 
-def attachments(value: object, place: str, check: Check) -> list[dict[str, str]]:
+def attachments(value: object, place: str, check: Check) -> list[dict[str, Any]]:
     if not isinstance(value, list | tuple):
         raise wrong(place, "a list of objects", value)
     return [_attachment(item, f"{place}[{index}]", index, check) for index, item in enumerate(value)]
 
 
-def _attachment(value: object, place: str, index: int, check: Check) -> dict[str, str]:
+def _attachment(value: object, place: str, index: int, check: Check) -> dict[str, Any]:
     given = _members(value, place, ("filename", "content", "mimetype", "mime"))
     if "mime" in given:
         if len(given) > 1:
@@ -42,12 +42,12 @@ def _attachment(value: object, place: str, index: int, check: Check) -> dict[str
         return {"mime": encoded}
     if "content" not in given:
         raise InvalidMessage(f"{place}.content", "is missing")
-    encoded, content = _base64(given["content"], f"{place}.content")
+    encoded, content = _base64(given["content"], f"{place}.content", check)
     kind = allow(check.take("attachments", index, "content"), ("text", *_STYLES), f"{place}.content")
     filename = line(given.get("filename", ""), f"{place}.filename", check)
     check.lengthen_header(len(filename), f"{place}.filename")
     mimetype = _mimetype(given["mimetype"], f"{place}.mimetype", check) if "mimetype" in given else _guess(filename)
-    if kind == "text" or (kind is None and mimetype.startswith("text/")):
+    if content is not None and (kind == "text" or (kind is None and mimetype.startswith("text/"))):
         mimetype = _type_of_text(content, mimetype, kind, f"{place}.content")
     named = {"filename": filename} if filename else {}
     return {**named, "content": encoded, "mimetype": mimetype}
@@ -83,7 +83,7 @@ def _alternative(value: object, place: str, index: int, check: Check) -> dict[st
     mimetype = _mimetype(given["mimetype"], f"{place}.mimetype", check)
     kind = check.take("alternatives", index, "content")
     if allow(kind, ("base64", *_STYLES), f"{place}.content") is not None:
-        content, _ = _base64(content, f"{place}.content")
+        content, _ = _base64(content, f"{place}.content", None)
     return {"content": content, "mimetype": mimetype}
 
 
@@ -97,8 +97,14 @@ def _members(value: object, place: str, known: tuple[str, ...]) -> dict[str, Any
     return {name: item for name, item in value.items() if item is not None}
 
 
-def _base64(value: object, place: str) -> tuple[str, bytes]:
-    """Return the canonical text and the bytes. Line breaks and spaces are left out, anything else must be base64."""
+def _base64(value: object, place: str, check: Check | None) -> tuple[Any, bytes | None]:
+    """
+    Return the canonical text and the bytes. Line breaks and spaces are left out, anything else must be base64.
+
+    For a reference, which is looked at where it is used, there are no bytes.
+    """
+    if isinstance(value, dict) and check is not None and check.takes_references:
+        return references.parse(value, place).to_json(), None
     if not isinstance(value, str):
         raise wrong(place, "a string in base64", value)
     try:
@@ -128,9 +134,9 @@ def _decode(text: str) -> bytes:
     return a2b_base64(text, strict_mode=True)
 
 
-def whole_mime(value: object, place: str, check: Check) -> str:
-    encoded, raw = _base64(value, place)
-    if encoded and check.strict and (problem := mime.problem(raw, most=check.bounds)):
+def whole_mime(value: object, place: str, check: Check) -> Any:
+    encoded, raw = _base64(value, place, check)
+    if raw and check.strict and (problem := mime.problem(raw, most=check.bounds)):
         raise InvalidMessage(place, problem)
     return encoded
 

@@ -25,6 +25,8 @@ class Check:
     strict: bool
     #: of a strict one
     bounds: Bounds = bounds.DEFAULT
+    #: content may lie in a blob store, and a reference stand for it
+    takes_references: bool = False
     #: ``types`` entries that no field has answered for yet
     kinds: dict[str, Any] = field(default_factory=dict)
     #: those that a field has

@@ -21,7 +21,7 @@ from typing import Any
 from mail_service import bounds as all_bounds
 from mail_service.bounds import DEEPEST, Bounds, at_most
 from mail_service.errors import InvalidMessage
-from mail_service.message import kinds
+from mail_service.message import kinds, references
 from mail_service.message.addresses import BadAddress, addr_spec, unique
 from mail_service.message.checking import JSON, Check, too_deep, unknown, wrong
 from mail_service.message.fields import ANYMAIL_FIELDS, FIELDS, NULLABLE, TYPED, iso, sender
@@ -47,6 +47,8 @@ class Checked:
     message: Mapping[str, JSON]
     #: the same as compact JSON
     text: str
+    #: the message in its canonical form
+    canonical: Mapping[str, JSON]
     #: address of the author; the default one where the message leaves it to the service, "" where to the ESP
     sender: str
 
@@ -57,6 +59,7 @@ def validate(
     default_from: str | None = None,
     max_size: int = DEFAULT_MAX_SIZE,
     bounds: Bounds = all_bounds.DEFAULT,
+    takes_references: bool = False,
 ) -> dict[str, JSON]:
     """
     Return the canonical form of *message*, which may be any JSON value.
@@ -65,12 +68,13 @@ def validate(
         default_from: Used when the message has no ``from_email``.
         max_size: Bytes that the message may take as compact JSON in UTF-8.
         bounds: Of everything else.
+        takes_references: Large content may lie in a blob store; it counts as if it were in the message.
 
     Raises:
         InvalidMessage: names the place, such as ``to[2]`` or ``headers["X-Foo"]``, but shows no value of it.
     """
-    given, _ = as_json(message, max_size, bounds)
-    return _complete(_canonical(given, strict=True, bounds=bounds), default_from)
+    canonical = _checked(message, max_size, bounds, takes_references=takes_references)
+    return _complete(canonical, default_from)
 
 
 def checked_as_given(
@@ -79,7 +83,7 @@ def checked_as_given(
     """Do as ``validate``; the message travels as it was handed in."""
     given, text = as_json(message, max_size, bounds)
     canonical = _complete(_canonical(given, strict=True, bounds=bounds), default_from)
-    return Checked(message=given, text=text, sender=canonical.get("from_email", ""))
+    return Checked(message=given, text=text, canonical=canonical, sender=canonical.get("from_email", ""))
 
 
 def checked_in_canonical_form(
@@ -89,13 +93,21 @@ def checked_in_canonical_form(
     canonical = _canonical(message, strict=True, bounds=bounds)
     _, text = as_json(canonical, max_size, bounds)
     complete = _complete(dict(canonical), default_from)
-    return Checked(message=canonical, text=text, sender=complete.get("from_email", ""))
+    return Checked(message=canonical, text=text, canonical=canonical, sender=complete.get("from_email", ""))
 
 
 def canonical_form(message: object, *, strict: bool, max_size: int | None = None) -> dict[str, JSON]:
     """Return the canonical form; not *strict* leaves out what only a mail about to be sent must satisfy."""
     given, _ = as_json(message, max_size)
     return _canonical(given, strict=strict)
+
+
+def _checked(message: object, max_size: int, bounds: Bounds, *, takes_references: bool) -> dict[str, JSON]:
+    given, text = as_json(message, max_size, bounds)
+    canonical = _canonical(given, strict=True, bounds=bounds, takes_references=takes_references)
+    if takes_references and (more := references.referred_size(canonical)):
+        _check_size(len(text) + more, max_size)
+    return canonical
 
 
 def as_json(message: object, max_size: int | None, bounds: Bounds | None = None) -> tuple[dict[str, JSON], str]:
@@ -114,14 +126,25 @@ def as_json(message: object, max_size: int | None, bounds: Bounds | None = None)
     except (ValueError, TypeError, RecursionError) as error:
         _find_unwritable(message, "", 0)
         raise InvalidMessage("message", f"cannot be written as JSON: {type(error).__name__}") from error
-    if max_size is not None and size > max_size:
-        problem = f"takes {size:,} bytes as JSON; at most {max_size:,} are allowed (mail.max_size)"
-        raise InvalidMessage("message", problem)
+    if max_size is not None:
+        _check_size(size, max_size)
     return message, text
 
 
-def _canonical(message: dict[str, JSON], *, strict: bool, bounds: Bounds = all_bounds.DEFAULT) -> dict[str, JSON]:
-    check = Check(strict=strict, bounds=bounds, kinds=_kinds(message))
+def _check_size(size: int, max_size: int) -> None:
+    if size > max_size:
+        problem = f"takes {size:,} bytes as JSON; at most {max_size:,} are allowed (mail.max_size)"
+        raise InvalidMessage("message", problem)
+
+
+def _canonical(
+    message: dict[str, JSON],
+    *,
+    strict: bool,
+    bounds: Bounds = all_bounds.DEFAULT,
+    takes_references: bool = False,
+) -> dict[str, JSON]:
+    check = Check(strict=strict, bounds=bounds, takes_references=takes_references, kinds=_kinds(message))
     if strict:
         _count(message, check)
     canonical: dict[str, JSON] = {}

@@ -3,12 +3,34 @@
 from __future__ import annotations
 
 import json
+from base64 import b64decode
 from hashlib import sha256
 from typing import Any
 
+from mail_service.message import references
+
 _encode = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
+#: Characters of base64 above which the content's own digest stands for it: a mail is the same one whether its
+#: attachments came with it or lie in a blob store. What is smaller never lies there.
+LARGE = 65_536
 
 
 def digest(canonical: dict[str, Any]) -> str:
     """Return the SHA-256, in hexadecimal, of a canonical message: equal for equal JSON values, whatever their order."""
-    return sha256(_encode(canonical).encode("ascii")).hexdigest()
+    return sha256(_encode(_measured(canonical)).encode("ascii")).hexdigest()
+
+
+def _measured(canonical: dict[str, Any]) -> dict[str, Any]:
+    if not any(_is_large(spot.value) for spot in references.spots(canonical)):
+        return canonical
+    measured = references.copied(canonical)
+    for spot in references.spots(measured):
+        if _is_large(spot.value):
+            reference = spot.reference
+            content = reference.sha256 if reference else sha256(b64decode(spot.value)).hexdigest()
+            spot.holder[spot.name] = {"sha256": content}
+    return measured
+
+
+def _is_large(value: Any) -> bool:
+    return isinstance(value, dict) or len(value) > LARGE

@@ -6,7 +6,7 @@ import difflib
 import re
 from collections.abc import Collection, Mapping
 
-from mail_service import bounds, tls
+from mail_service import blobs, bounds, tls
 from mail_service.errors import ConfigurationError
 from mail_service.settings import database
 from mail_service.settings.care import read_hard_bounces, read_retention
@@ -40,6 +40,7 @@ _KEYS = (
     "max_header_length",
     "max_values",
     "max_nesting",
+    "blobs",
     "hold_probe",
     "attempt_timeout",
 )
@@ -134,6 +135,7 @@ def _read_mail(mail: Section) -> Settings:
             "max_size", defaults.max_size, what="a whole number of bytes", least=1, most=_LARGEST_MESSAGE
         ),
         **_read_bounds(mail),
+        blobs=_read_blobs(mail),
         hold_probe=mail.number("hold_probe", defaults.hold_probe, what="seconds", above=True, most=_LONGEST_PROBE),
         attempt_timeout=mail.number(
             "attempt_timeout", defaults.attempt_timeout, what="seconds", above=True, most=_LONGEST_ATTEMPT
@@ -211,6 +213,16 @@ def _read_bounce(mail: Section, mailers: Collection[str]) -> Bounce:
         whole=bounce.flag("whole", default=False),
         factory=_read_optional_path(bounce, "factory", "myproject.mail.report_of"),
     )
+
+
+def _read_blobs(mail: Section) -> blobs.BlobSettings | None:
+    if mail.values.get("blobs") is None:
+        return None
+    section = mail.section("blobs", blobs.KEYS)
+    found, wrong = blobs.read(section.values)
+    for key, expected in wrong:
+        section.wrong(key, expected, section.values[key])
+    return found
 
 
 def _read_backoff(mail: Section, schedules: Mapping[str, Schedule]) -> DoorSchedules:

@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Final, Literal, TypeAlias
 
 from mail_service import bounds
+from mail_service.blobs import BlobSettings
 from mail_service.bounds import Bounds
 from mail_service.settings.masks import mask
 
@@ -223,6 +224,8 @@ class Settings:
     max_values: int = bounds.DEFAULT.max_values
     #: levels
     max_nesting: int = bounds.DEFAULT.max_nesting
+    #: where large attachments lie while their mail is on its way; None: they travel with it, if RabbitMQ takes them
+    blobs: BlobSettings | None = None
     #: seconds; held mail is looked at again at least this often
     hold_probe: float = 30.0
     #: seconds; an attempt that takes longer is given up, with its outcome unknown
@@ -277,6 +280,7 @@ class Settings:
             "allow_recipients": self.allow_recipients,
             "max_size": self.max_size,
             **asdict(self.bounds),
+            "blobs": _blobs_as_configured(self.blobs),
             "hold_probe": self.hold_probe,
             "attempt_timeout": self.attempt_timeout,
         }
@@ -314,6 +318,13 @@ def _mailer_as_configured(mailer: MailerSettings) -> dict[str, object]:
     if mailer.content is not None:
         entry["content"] = mailer.content
     return entry
+
+
+def _blobs_as_configured(blobs: BlobSettings | None) -> dict[str, object] | None:
+    if blobs is None:
+        return None
+    where: dict[str, object] = {"BACKEND": blobs.backend, "OPTIONS": blobs.options}
+    return ({"folder": blobs.folder} if blobs.backend is None else where) | {"above": blobs.above}
 
 
 def _schedule_as_configured(schedule: Schedule) -> dict[str, object]:

@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
 from typing import Any
 
 import django
@@ -27,6 +28,7 @@ from mail_service.django import EmailBackend, clients
 from mail_service.envelope import Envelope
 from mail_service.errors import InvalidMessage, MailServiceError, Timeout, Unavailable
 from mail_service.message import dump, load
+from mail_service.message.references import references
 
 from ..support.outages import Proxy
 from .conftest import an_email, project_with
@@ -390,3 +392,20 @@ def test_an_event_loop_goes_on_while_a_mail_is_sent(amqp_uri: str, way: str) -> 
     assert isinstance(error, Timeout)
     # of a hundred
     assert ticks > 20
+
+
+def test_a_large_attachment_lies_in_the_store(amqp_uri: str, tmp_path: Path) -> None:
+    email = an_email(attachments=[("a.bin", bytes(200_000), "application/octet-stream")])
+    with project_with(amqp_uri, BLOBS={"folder": str(tmp_path), "above": 100_000}):
+        email.send()
+
+    (found,) = mails(amqp_uri)
+    (reference,) = references(found.message)
+    assert (tmp_path / reference.key).read_bytes() == bytes(200_000)
+    assert found.message["attachments"][0]["filename"] == "a.bin"
+
+
+@pytest.mark.parametrize("blobs", [{"fodler": "x"}, {"folder": ""}, "var/blobs"])
+def test_a_store_that_cannot_be_used_is_a_mistake_in_the_settings(blobs: Any) -> None:
+    with project_with(CLOSED, BLOBS=blobs), pytest.raises(ImproperlyConfigured, match="BLOBS"):
+        an_email().send()
