@@ -39,6 +39,7 @@ from mail_service.ledger.holdings import Hold, Holdings
 from mail_service.ledger.pauses import PauseList
 from mail_service.ledger.records import RAW, Change, Copy, Mail
 from mail_service.logs import quiet_the_stack
+from mail_service.mailers import signing
 from mail_service.mailers.book import MailerBook
 from mail_service.mailers.cautions import cautions
 from mail_service.mailers.django_backend import configure_django
@@ -110,7 +111,7 @@ class Runtime:
         self.settings = load_settings(config)
         configure_django()
         _name_what_does_nothing_yet(self.settings)
-        if mistakes := check_imports(self.settings):
+        if mistakes := check_imports(self.settings) + signing.problems(self.settings.dkim):
             raise ConfigurationError("\n".join(mistakes))
         for caution in cautions(self.settings):
             _log.warning(caution)

@@ -130,13 +130,14 @@ def purge(call: Call, older_than_days: int, status: str) -> None:
 @common_options(timeout_s=None)
 def check_config(call: Call) -> None:
     """Check the configuration and print it with every default filled in and secrets masked."""
-    from mail_service.mailers.django_backend import configure_django  # noqa: PLC0415  # Django takes its time
+    from mail_service.mailers import signing  # noqa: PLC0415  # Django takes its time
+    from mail_service.mailers.django_backend import configure_django  # noqa: PLC0415
     from mail_service.settings import check_imports, load_settings, mask  # noqa: PLC0415
 
     config = call.config()
     settings = load_settings(config)
     configure_django()
-    if mistakes := check_imports(settings):
+    if mistakes := check_imports(settings) + signing.problems(settings.dkim):
         raise ConfigurationError("\n".join(mistakes))
     call.show({**_as_mapping(mask(config)), "mail": settings.masked()}, _as_yaml)
 

@@ -110,7 +110,11 @@ def unwrap(error: BaseException) -> tuple[BaseException, Stage | None]:
 
 
 def open_mailer(
-    settings: MailerSettings, *, classify: Classifier = diagnose, attempt_timeout_s: float = 120.0
+    settings: MailerSettings,
+    *,
+    classify: Classifier = diagnose,
+    attempt_timeout_s: float = 120.0,
+    sign: Callable[[Sequence[bytes]], Sequence[bytes]] | None = None,
 ) -> Mailer:
     """
     Make the mailer of one entry of the configuration. Cheap: nothing is imported or connected before its first use.
@@ -118,11 +122,12 @@ def open_mailer(
     Args:
         classify: Asked about single recipients' refusals, with what smtplib would raise for them. Must not raise.
         attempt_timeout_s: Seconds; no single wait for the other side is longer.
+        sign: Puts a signature in front of what goes over SMTP: see ``signing``.
     """
     if settings.backend == SMTP_BACKEND:
         from mail_service.mailers.smtp import SmtpMailer  # noqa: PLC0415 - needs Django, which this module does not
 
-        return SmtpMailer(settings, classify=classify, attempt_timeout_s=attempt_timeout_s)
+        return SmtpMailer(settings, classify=classify, attempt_timeout_s=attempt_timeout_s, sign=sign)
     from mail_service.mailers.django_backend import DjangoMailer  # noqa: PLC0415 - the same
 
-    return DjangoMailer(settings, classify=classify, attempt_timeout_s=attempt_timeout_s)
+    return DjangoMailer(settings, classify=classify, attempt_timeout_s=attempt_timeout_s, sign=sign)

@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from mail_service.diagnosis import diagnose
 from mail_service.mailers import Classifier, Mailer, open_mailer
+from mail_service.mailers.signing import signer
 from mail_service.mailers.tenants import LoadedMailers, Opened, at_once
 from mail_service.settings import MailerSettings, Settings
 from mail_service.settings.mailers import TENANT_MARK, key_of
@@ -37,6 +38,7 @@ class MailerBook:
     ) -> None:
         self._classify = classify
         self._attempt_timeout_s = settings.attempt_timeout
+        self._sign = signer(settings.dkim)
         self._shared = {name: self._opened(mailer) for name, mailer in settings.mailers.items()}
         self._of_tenants = {
             (tenant, name): self._opened(replace(mailer, name=key_of(name, tenant)))
@@ -93,5 +95,7 @@ class MailerBook:
         return self._shared.get(name)
 
     def _opened(self, settings: MailerSettings) -> Opened:
-        mailer = open_mailer(settings, classify=self._classify, attempt_timeout_s=self._attempt_timeout_s)
+        mailer = open_mailer(
+            settings, classify=self._classify, attempt_timeout_s=self._attempt_timeout_s, sign=self._sign
+        )
         return Opened(mailer=mailer, failover=settings.failover)

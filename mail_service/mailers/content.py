@@ -52,6 +52,11 @@ def mime_bytes(message: Email) -> bytes:
         content = bytes(built.as_bytes())
     else:
         content = _as_bytes(message.message())
+    return with_crlf(content)
+
+
+def with_crlf(content: bytes) -> bytes:
+    """End every line of *content* by CR LF, the last one too."""
     if has_lone_line_ends(content):
         content = _LONE_LINE_END.sub(b"\r\n", content)
     return content if content.endswith(b"\r\n") else content + b"\r\n"

@@ -31,10 +31,12 @@ from mail_service.mailers.content import (
     envelope_sender,
     is_set,
     require_expressible,
+    with_crlf,
 )
 from mail_service.mailers.idempotency import with_key
 from mail_service.mailers.kinship import descends_from
 from mail_service.mailers.sessions import DEFAULT_KEPT, Sessions, close, connection_of, is_good_after
+from mail_service.mailers.signing import Sign
 from mail_service.outcome import Diagnosis, Kind, Receipt
 
 #: seconds, for backends made of Django's SMTP one whose OPTIONS have no timeout
@@ -103,7 +105,9 @@ class DjangoMailer:
         classify: Classifier = diagnose,
         attempt_timeout_s: float = 120.0,
         clock: Callable[[], float] = time.monotonic,
+        sign: Sign | None = None,
     ) -> None:
+        self._sign = sign
         self.name = settings.name
         self.backend = settings.backend
         self.on_unknown = settings.on_unknown
@@ -137,7 +141,7 @@ class DjangoMailer:
         try:
             self._open(backend)
             self._keep_to(time_s, backend)
-            answers.listen(backend, None if is_anymail else self._sender(email, backend))
+            answers.listen(backend, None if is_anymail else self._sender(email, backend), self._sign)
             receipts = answers.to(backend.send_messages([handed]))
         except Exception as error:  # noqa: BLE001 - raised again by to_error, where it is about everybody
             self._leave(backend, error)
@@ -231,15 +235,19 @@ class _Answers:
         #: Anymail's name of the provider
         self._esp_name = ""
 
-    def listen(self, backend: Any, sender: str | None) -> None:
-        """Take note of what smtplib's ``sendmail`` returns, and put *sender* into its envelope."""
+    def listen(self, backend: Any, sender: str | None, sign: Sign | None) -> None:
+        """Note what smtplib's ``sendmail`` returns, put *sender* into its envelope, and *sign* what it sends."""
         self._esp_name = str(getattr(backend, "esp_name", ""))
         sendmail = _sendmail(backend)
         if sendmail is None:
             return
 
-        def listening(from_addr: str, to_addrs: Any, *args: Any, **kwargs: Any) -> Any:
-            returned = sendmail(from_addr if sender is None else sender, to_addrs, *args, **kwargs)
+        def listening(from_addr: str, to_addrs: Any, msg: Any, *args: Any, **kwargs: Any) -> Any:
+            if sign is not None:
+                # the form in which smtplib sends it
+                content = msg.encode("ascii") if isinstance(msg, str) else bytes(msg)
+                msg = b"".join(sign([with_crlf(content)]))
+            returned = sendmail(from_addr if sender is None else sender, to_addrs, msg, *args, **kwargs)
             self._refused = returned if isinstance(returned, Mapping) else {}
             return returned
 

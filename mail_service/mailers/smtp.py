@@ -32,6 +32,7 @@ from mail_service.mailers.content import (
 from mail_service.mailers.conversation import ChunkingRefused, Conversation, Transfer
 from mail_service.mailers.django_backend import construct
 from mail_service.mailers.replies import Reply
+from mail_service.mailers.signing import Sign
 from mail_service.outcome import Receipt
 
 #: seconds, when OPTIONS has no timeout; Django's own default is to wait for ever
@@ -116,7 +117,9 @@ class SmtpMailer:
         classify: Classifier = diagnose,
         attempt_timeout_s: float = 120.0,
         clock: Callable[[], float] = time.monotonic,
+        sign: Sign | None = None,
     ) -> None:
+        self._sign = sign
         self.name = settings.name
         self.backend = settings.backend
         self.on_unknown = settings.on_unknown
@@ -169,6 +172,8 @@ class SmtpMailer:
         recipients = self._addressed(waiting, receipts, attempt)
         if recipients:
             sender, content = make()
+            if self._sign is not None:
+                content = self._sign(content)
         while recipients:
             transfer = Transfer(sender=sender, recipients=recipients, content=content)
             receipts |= self._handed_over(transfer, is_first=not receipts, attempt=attempt)

@@ -12,6 +12,7 @@ from mail_service.settings.masks import is_secret_name, mask, mask_text
 from mail_service.settings.model import (
     Bounce,
     Content,
+    DkimKey,
     DoorSchedules,
     DynamicSchedule,
     FixedSchedule,
@@ -28,6 +29,7 @@ from mail_service.settings.model import (
 __all__ = [
     "Bounce",
     "Content",
+    "DkimKey",
     "DoorSchedules",
     "DynamicSchedule",
     "FixedSchedule",

@@ -10,6 +10,7 @@ from mail_service import blobs, bounds, tls
 from mail_service.errors import ConfigurationError
 from mail_service.settings import database
 from mail_service.settings.care import read_hard_bounces, read_retention
+from mail_service.settings.dkim import read_dkim
 from mail_service.settings.mailers import read_mailers, read_tenants
 from mail_service.settings.model import BUILT_IN_SCHEDULES, Bounce, DoorSchedules, Schedule, Settings
 from mail_service.settings.reading import Mistakes, Section, is_dotted_path, is_mailbox, nearest, shown
@@ -32,6 +33,7 @@ _KEYS = (
     "bounce",
     "hard_bounces",
     "retention",
+    "dkim",
     "redirect_to",
     "allow_recipients",
     "max_size",
@@ -129,6 +131,7 @@ def _read_mail(mail: Section) -> Settings:
         bounce=_read_bounce(mail, mailers),
         hard_bounces=read_hard_bounces(mail),
         retention=read_retention(mail),
+        dkim=read_dkim(mail),
         redirect_to=_read_redirect_to(mail),
         allow_recipients=_read_allow_recipients(mail),
         max_size=mail.whole(

@@ -162,6 +162,16 @@ class Retention:
         return bool(self.records) or self.content_days is not None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DkimKey:
+    """With what mail of one sender's domain is signed."""
+
+    #: the key's name in DNS: its public part stands at ``<selector>._domainkey.<domain>``
+    selector: str
+    #: path of the private key: RSA, PEM, without a passphrase
+    keyfile: str
+
+
 FILE_BACKEND: Final = "django.core.mail.backends.filebased.EmailBackend"
 #: nothing leaves the machine until somebody configures a mailer
 DEFAULT_MAILERS: Final[Mapping[str, MailerSettings]] = MappingProxyType(
@@ -210,6 +220,8 @@ class Settings:
     bounce: Bounce = field(default_factory=Bounce)
     hard_bounces: HardBounces = field(default_factory=HardBounces)
     retention: Retention = field(default_factory=Retention)
+    #: by domain, in lower case and ASCII: mail from there that goes over SMTP is signed
+    dkim: Mapping[str, DkimKey] = field(default_factory=lambda: MappingProxyType({}))
     #: who gets all mail to those that *allow_recipients* does not allow; a bare address
     redirect_to: str | None = None
     #: patterns of the only addresses mailed, such as ``*@example.org``; None is all, or with *redirect_to* none
@@ -276,6 +288,7 @@ class Settings:
                 "content_days": self.retention.content_days,
                 "tenants": dict(self.retention.tenants),
             },
+            "dkim": {name: {"selector": key.selector, "keyfile": key.keyfile} for name, key in self.dkim.items()},
             "redirect_to": self.redirect_to,
             "allow_recipients": self.allow_recipients,
             "max_size": self.max_size,

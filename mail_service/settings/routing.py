@@ -58,8 +58,8 @@ def _read_rule(
     for_tenants = _read_texts(entry, "tenant", "the name of a tenant", lambda text: text if is_tenant(text) else None)
     return RoutingRule(
         tenants=for_tenants,
-        sender_domains=_read_texts(entry, "sender_domain", _A_DOMAIN, _pattern),
-        recipient_domains=_read_texts(entry, "recipient_domain", _A_DOMAIN, _pattern),
+        sender_domains=_read_texts(entry, "sender_domain", _A_DOMAIN, pattern),
+        recipient_domains=_read_texts(entry, "recipient_domain", _A_DOMAIN, pattern),
         tags=_read_texts(entry, "tag", "a tag", lambda text: text or None),
         mailers=_read_target(entry, _common(for_tenants, mailers, tenants)),
     )
@@ -94,7 +94,7 @@ def _read_texts(entry: Section, key: str, expected: str, accept: Callable[[str],
     return tuple(texts)
 
 
-def _pattern(text: str) -> str | None:
+def pattern(text: str) -> str | None:
     """A domain as it is compared, its ``*.`` kept, or None."""
     bare = domain(text.removeprefix(SUBDOMAINS))
     if _DOMAIN.fullmatch(bare) is None:

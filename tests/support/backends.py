@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from django.core.mail.backends.base import BaseEmailBackend
+from django.core.mail.backends.smtp import EmailBackend as DjangosSmtp
 from nameko_amqp_retry import Backoff
 
 
@@ -104,3 +105,7 @@ class Unprintable(Exception):
 
 class OddBase(BaseException):
     """No Exception."""
+
+
+class OwnSmtp(DjangosSmtp):
+    """As programs have one that changes a detail."""

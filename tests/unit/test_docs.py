@@ -372,7 +372,7 @@ def test_the_tables_in_the_docs_exist() -> None:
 
 LIBRARIES = {
     "eventlet", "nameko", "nameko_amqp_retry", "kombu", "amqp", "django", "anymail", "sqlalchemy", "alembic", "yaml",
-    "click", "aiosmtpd",
+    "click", "aiosmtpd", "dkim", "opentelemetry",
 }  # fmt: skip
 
 

@@ -17,6 +17,7 @@ from mail_service.errors import ConfigurationError
 from mail_service.outcome import FINAL
 from mail_service.settings import (
     Bounce,
+    DkimKey,
     DoorSchedules,
     DynamicSchedule,
     FixedSchedule,
@@ -137,6 +138,8 @@ mail:
   bounce: {to_sender: true, mailer: second, whole: true, factory: myproject.mail.report_of}
   hard_bounces: {suppress: true, days: null}
   retention: {every: 60, records: {sent: 0.5, all: 90}, content: redact, content_days: 14, tenants: {clinic: drop}}
+  dkim: {Bücher.example: {selector: s2026, keyfile: keys/example.org.pem}}
+  blobs: {BACKEND: myproject.Storage, OPTIONS: {bucket_name: our-mail}, above: 200000}
   redirect_to: staging@example.org
   allow_recipients: ["*@example.org"]
   max_size: 1000
@@ -170,6 +173,9 @@ mail:
             content_days=14.0,
             tenants={"clinic": "drop"},
         )
+        assert settings.dkim == {"xn--bcher-kva.example": DkimKey(selector="s2026", keyfile="keys/example.org.pem")}
+        assert settings.blobs is not None
+        assert (settings.blobs.backend, settings.blobs.above) == ("myproject.Storage", 200_000)
         assert (settings.redirect_to, settings.allow_recipients) == ("staging@example.org", ("*@example.org",))
         assert [dict(rule.mailers) for rule in settings.routing] == [{"second": 3, "default": 1}, {"own": 1}]
         assert settings.routing[0].sender_domains == ("example.org", "*.example.org")
@@ -236,7 +242,7 @@ MISTAKES = {
         {"mail": {5: 1, "bounce": {}}},
         (
             "mail.5: unknown key; known: default_from, mailers, routing, tenants, tenant_mailers, database, "
-            "event_sources, schedules, backoff, classifier, hooks, bounce, hard_bounces, retention, redirect_to, "
+            "event_sources, schedules, backoff, classifier, hooks, bounce, hard_bounces, retention, dkim, redirect_to, "
             "allow_recipients, max_size, max_recipients, max_attachments, max_header_length, max_values, max_nesting, "
             "blobs, hold_probe, attempt_timeout"
         ),
@@ -326,6 +332,22 @@ MISTAKES = {
     "a pattern that is a domain": (
         {"mail": {"allow_recipients": ["*@example.org", "example.org"]}},
         'mail.allow_recipients: expected patterns of addresses like *@example.org, got "example.org"',
+    ),
+    "a domain of a key that is none": (
+        {"mail": {"dkim": {"*.example.org": {"selector": "s", "keyfile": "k"}}}},
+        'mail.dkim: expected a domain like example.org, got "*.example.org"',
+    ),
+    "a key without a selector": (
+        {"mail": {"dkim": {"example.org": {"keyfile": "k"}}}},
+        "mail.dkim.example.org.selector: missing",
+    ),
+    "a selector that cannot stand in DNS": (
+        {"mail": {"dkim": {"example.org": {"selector": "s_1", "keyfile": "k"}}}},
+        'mail.dkim.example.org.selector: expected the name of the key in DNS, such as s2026, got "s_1"',
+    ),
+    "a store of blobs with two places": (
+        {"mail": {"blobs": {"folder": "f", "BACKEND": "a.B"}}},
+        'mail.blobs.folder: expected no folder beside BACKEND, got "f"',
     ),
     "a web address without a port": (
         {"WEB_SERVER_ADDRESS": "localhost"},
