@@ -2,6 +2,7 @@
 #   make demo    the main job once, end to end, and nothing leaves the machine
 #   make test    all tests; ARGS="-k word" for some of them, WORKERS=0 for one after the other, and PROVE=1 to insist that
 #                the stock packages fail the tests of the hazards, which some of them do by chance only
+#   make cluster a RabbitMQ cluster of three nodes, of which one is killed while mail flows
 #   make run     the service as config.yaml has it, with a broker of its own if there is none
 #   make lint    ruff and mypy
 #   make bench   the benchmarks
@@ -14,7 +15,7 @@ WORKERS ?= 2
 BIN := $(CURDIR)/$(VENV)/bin
 PIP := $(PYTHON) -m pip --python $(BIN)/python --disable-pip-version-check --quiet
 
-.PHONY: demo run test lint bench fuzz lock clean
+.PHONY: demo run test cluster lint bench fuzz lock clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/installed
@@ -25,6 +26,10 @@ run: $(VENV)/installed
 
 test: $(VENV)/installed
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile $(ARGS)
+
+# three RabbitMQ nodes of which one is killed: a minute, and too much beside other tests
+cluster: $(VENV)/installed
+	CLUSTER=1 $(BIN)/python -m pytest tests/cluster $(ARGS)
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

@@ -38,6 +38,9 @@ EVENT_TYPE = "send_email"
 DELIVERY_LIMIT = 100
 NO_DELIVERY_LIMIT = 1_000_000
 
+#: of nameko's queue of requests in a cluster; whoever asks waits for an answer, so that nothing of it may be dropped
+WITH_REPLICAS = {"x-queue-type": "quorum", "x-delivery-limit": NO_DELIVERY_LIMIT}
+
 #: Our own headers. The broker's ``x-death`` is no counter: RabbitMQ 4 ignores the one a client sends.
 ATTEMPTS = "mail.attempts"
 GENERATION = "mail.generation"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Mapping
 from typing import Any
 
@@ -26,10 +27,27 @@ class Connection(KombuConnection):
 def connection(config: Mapping[str, Any]) -> Connection:
     """A connection that is not yet established, as *config* (nameko's) describes it."""
     return Connection(  # type: ignore[no-untyped-call]  # as kombu's
-        config["AMQP_URI"],
+        in_any_order(config["AMQP_URI"]),
         ssl=config.get("AMQP_SSL"),
         login_method=config.get("LOGIN_METHOD"),
         heartbeat=config.get("HEARTBEAT", 60),
         connect_timeout=CONNECT_TIMEOUT_S,
         transport_options=config.get("TRANSPORT_OPTIONS"),
     )
+
+
+def is_cluster(config: Mapping[str, Any]) -> bool:
+    """Whether ``AMQP_URI`` names several nodes."""
+    return ";" in config["AMQP_URI"]
+
+
+def in_any_order(uris: str) -> str:
+    """
+    *uris*, several of which are separated by ``;``, as kombu tries them in turn.
+
+    Each connection begins with any of them: kombu gives up after two, and the nodes share the work.
+    """
+    if ";" not in uris:
+        return uris
+    each = [uri.strip() for uri in uris.split(";")]
+    return ";".join(random.sample(each, len(each)))

@@ -19,6 +19,8 @@ from nameko.exceptions import BadRequest, ContainerBeingKilled, IncorrectSignatu
 from nameko.rpc import Rpc as NamekoRpc
 from nameko.rpc import RpcConsumer as NamekoRpcConsumer
 
+from mail_service import topology
+from mail_service.amqp import connecting
 from mail_service.amqp.consuming import QueueConsumer
 from mail_service.amqp.publisher import PublishFailed, TooLarge
 from mail_service.envelope import ReplyTo, is_address
@@ -48,6 +50,12 @@ class RpcConsumer(NamekoRpcConsumer):
     """Reads requests and starts workers for them."""
 
     queue_consumer = QueueConsumer()
+
+    def setup(self) -> None:
+        """As nameko's; in a cluster the queue has replicas, since a classic one is gone for as long as its node is."""
+        super().setup()
+        if connecting.is_cluster(self.container.config) and self.queue is not None:
+            self.queue.queue_arguments = topology.WITH_REPLICAS
 
     def unregister_provider(self, provider: Any) -> None:
         """

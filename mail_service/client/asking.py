@@ -18,6 +18,8 @@ QUEUE = f"rpc-{SERVICE}"
 
 #: Carried out even when nobody waits any more: a mail is a mail.
 _MAIL_METHODS = ("send", "submit", "submit_many")
+#: What only looks.
+_LOOKS = ("status", "errors", "error", "explain", "health", "pauses", "suppressions")
 #: An error of any other class arrives as a plain MailServiceError.
 _KNOWN = ("Expired", "DeliveryFailed", "NotFound", "Conflict", "Unavailable", "Timeout")
 
@@ -44,6 +46,11 @@ def request(method: str, args: Sequence[Any], kwargs: Mapping[str, Any], *, time
         ),
         correlation_id,
     )
+
+
+def may_be_repeated(method: str, kwargs: Mapping[str, Any]) -> bool:
+    """Whether it makes no difference that a request is carried out twice: a mail with an id stays one."""
+    return method in _LOOKS or (method in ("send", "submit") and bool(kwargs.get("id")))
 
 
 def addressed(request: Parcel, *, exchange: str, reply_to: str) -> Parcel:

@@ -114,23 +114,41 @@ def _learn_size(broker: Broker, mails: Sequence[Parcel], exc: PreconditionFailed
         mail.fit_into(limit)
 
 
-def ask(wire: Wire, request: Parcel, correlation_id: str, attempts: Attempts) -> bytes | str:
+class ReplyLost(ConnectionError):
+    """The queue that the reply goes to was lost with its node, and the request must not be made twice."""
+
+
+def _readdress(request: Parcel, reply_key: str, *, may_repeat: bool) -> None:
+    """Have the reply sent to *reply_key*, if it is another one than before. Raises ReplyLost."""
+    if request.properties["reply_to"] == reply_key:
+        return
+    if request.progress is not Progress.WAITING and not may_repeat:
+        raise ReplyLost("the reply is lost with its node")
+    request.properties = {**request.properties, "reply_to": reply_key}
+    request.progress = Progress.WAITING
+
+
+def ask(wire: Wire, request: Parcel, correlation_id: str, attempts: Attempts, *, may_repeat: bool) -> bytes | str:
     """
     Hand over an RPC *request* and return the body of the reply.
 
-    A connection that breaks while we wait is made again: the reply queue outlives it. Raises OSError or AMQPError when
-    no answer comes in time or the request is too large, Unavailable when no service has ever listened.
+    A connection that breaks while we wait is made again: the reply queue outlives it, unless its node is lost; then the
+    request is made again if it *may_repeat*. Raises OSError or AMQPError when no answer comes in time or the request is
+    too large, Unavailable when no service has ever listened.
     """
     while True:
         attempts.open(wire)
         try:
             wire.listen(correlation_id)
+            _readdress(request, wire.reply_key, may_repeat=may_repeat)
             if request.is_open:
                 wire.publish([request])
             if request.progress is Progress.CONFIRMED:
                 return wire.wait_for_reply()
         except PreconditionFailed as exc:
             _learn_size(attempts.broker, [request], exc)
+            raise
+        except ReplyLost:
             raise
         except BROKEN as exc:
             attempts.bear(exc)

@@ -169,7 +169,8 @@ class MailClient:
         with self._wires.lent() as wire:
             request = asking.addressed(request, exchange=wire.rpc_exchange, reply_to=wire.reply_key)
             try:
-                reply = ask(wire, request, correlation_id, Attempts(time.monotonic() + timeout_s, self._broker))
+                attempts = Attempts(time.monotonic() + timeout_s, self._broker)
+                reply = ask(wire, request, correlation_id, attempts, may_repeat=asking.may_be_repeated(method, kwargs))
             except Unavailable:
                 # is a ConnectionError too
                 raise

@@ -164,6 +164,9 @@ class Wire:
             self._wait_for_confirms()
         self._used_at = time.monotonic()
         if any(parcel.progress is Progress.WAITING for parcel in parcels):
+            # A channel that was opened while a queue had no leader goes on refusing when there is one: RabbitMQ asks
+            # the node that is gone (3.10). So the next attempt gets another.
+            self.drop()
             raise Refused("RabbitMQ refused to store the message")
 
     def unproven(self, parcels: Iterable[Parcel]) -> list[Parcel]:
@@ -199,7 +202,13 @@ class Wire:
         with self._guard:
             exchange = Exchange(self._address.rpc_exchange, type="topic", durable=True)
             queue = Queue(self._reply_queue, exchange, self.reply_key, expires=_REPLY_QUEUE_EXPIRES_MS / 1000)
-            queue(self._channel).declare()
+            try:
+                queue(self._channel).declare()
+            except NotFound:
+                # of a cluster, the node that it was on is gone, and as long as that is the queue can be neither used
+                # nor made anew
+                self.reply_key = str(uuid.uuid4())
+                raise
             self._channel.basic_consume(self._reply_queue, callback=self._on_reply)
             self._listens = True
 
@@ -267,8 +276,13 @@ class Wire:
         self._connection = self._address.connection(
             uri, self._limit, on_blocked=self._on_blocked, on_unblocked=self._on_unblocked
         )
+        deadline = self._limit.deadline
+        if len(uris) > 1:
+            # a host that does not even refuse must not use up the time of the others
+            self._limit.deadline = min(deadline, time.monotonic() + self._address.patience_s)
         self._connection.connect_timeout = self._limit.left_s
         self._connection.ensure_connection(max_retries=0, reraise_as_library_errors=False)
+        self._limit.deadline = deadline
         self._amqp = self._connection.connection
         channel = self._amqp_connection.channel()
         channel.confirm_select()

@@ -72,6 +72,17 @@ def installed() -> Installation | None:
     return None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Neighbourhood:
+    """
+    What nodes have in common that may form a cluster. Each has an address of its own, 127.0.0.1, 127.0.0.2, …: without
+    epmd they find each other by the one port of the Erlang distribution.
+    """
+
+    distribution_port: int
+    cookie: str
+
+
 class Node:
     """
     One node with a folder of its own. ``start`` after ``stop`` or ``kill9`` has the same data and the same port.
@@ -80,17 +91,28 @@ class Node:
         folder: Where its data, log, cookie and configuration go; made when missing.
         name: Node name. Data belong to it, so it must stay the same as long as they are kept.
         settings: More lines for ``rabbitmq.conf``.
+        host: Address that it listens on, a loopback one. A neighbour's name ends with it.
+        neighbourhood: Of nodes that may form a cluster; None: it meets nobody.
     """
 
     def __init__(
-        self, folder: Path, installation: Installation, *, name: str, settings: Mapping[str, str] | None = None
+        self,
+        folder: Path,
+        installation: Installation,
+        *,
+        name: str,
+        settings: Mapping[str, str] | None = None,
+        host: str = "127.0.0.1",
+        neighbourhood: Neighbourhood | None = None,
     ) -> None:
+        self.host = host
+        self._neighbourhood = neighbourhood
         self.folder = folder.absolute()
         self.name = name
         self.port = 0
         self._installation = installation
         self._settings = settings or {}
-        self._distribution_port = 0
+        self._distribution_port = neighbourhood.distribution_port if neighbourhood else 0
         self._child: Child | None = None
         self._lock: TextIO | None = None
 
@@ -109,7 +131,7 @@ class Node:
     def uri(self, vhost: str) -> str:
         """Give the address of a virtual host of this node."""
         path = "/" if vhost == "/" else quote(vhost, safe="")
-        return f"amqp://guest:guest@127.0.0.1:{self.port}/{path}"
+        return f"amqp://guest:guest@{self.host}:{self.port}/{path}"
 
     def start(self, *, timeout_s: float = 60) -> None:
         """Start it and return when a client can log in, after 3 to 10 s as a rule."""
@@ -194,12 +216,12 @@ class Node:
             time.sleep(0.1)
 
     def _write_files(self) -> None:
-        lines = {"listeners.tcp.1": f"127.0.0.1:{self.port}", "log.console": "false", **self._settings}
+        lines = {"listeners.tcp.1": f"{self.host}:{self.port}", "log.console": "false", **self._settings}
         self._file("rabbitmq.conf").write_text("".join(f"{key} = {value}\n" for key, value in lines.items()))
         self._file("enabled_plugins").write_text("[].\n")
         cookie = self._file("home/.erlang.cookie")
         if not cookie.exists():
-            cookie.write_text(secrets.token_hex(16))
+            cookie.write_text(self._neighbourhood.cookie if self._neighbourhood else secrets.token_hex(16))
             # Erlang refuses a cookie that others can read
             cookie.chmod(0o400)
 
@@ -227,9 +249,16 @@ class Node:
             # A node whose distribution runs from the start does not look for epmd. AFLAGS, since rabbitmqctl's script
             # overwrites ERL_FLAGS on 4.x.
             ERL_AFLAGS=f"-start_epmd false -erl_epmd_port {self._distribution_port}",
-            RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS=f"-sname {self.name} -kernel inet_dist_use_interface {{127,0,0,1}}",
+            RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS=f"{self._name_option} {self.name} -kernel inet_dist_use_interface "
+            f"{{{self.host.replace('.', ',')}}}",
+            RABBITMQ_USE_LONGNAME="true" if self._neighbourhood else "false",
             **self._installation.env,
         )
+
+    @property
+    def _name_option(self) -> str:
+        # an address counts as a long name
+        return "-name" if self._neighbourhood else "-sname"
 
 
 def _complaint(output: Path) -> str:

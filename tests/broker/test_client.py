@@ -754,6 +754,27 @@ def test_several_addresses_are_tried_in_turn(amqp_uri: str) -> None:
     assert len(mails(amqp_uri)) == 1
 
 
+def test_an_address_that_is_silent_leaves_time_for_the_others(amqp_uri: str) -> None:
+    with Proxy(amqp_uri) as proxy:
+        proxy.freeze()
+        with MailClient(f"{proxy.amqp_uri};{amqp_uri}", timeout=6) as client, ends_within(6):
+            client.submit(a_message())
+
+    assert len(mails(amqp_uri)) == 1
+
+
+def test_a_channel_that_was_refused_is_not_used_again(rabbitmq: Node, amqp_uri: str) -> None:
+    """In a cluster it may go on refusing long after the queue has found a leader."""
+    full = ("-p", vhost(amqp_uri), "full", "^mail.send", '{"max-length": 3}', "--apply-to", "queues")
+    rabbitmq.ctl("set_policy", *full)
+
+    with Proxy(amqp_uri) as proxy, MailClient(proxy.amqp_uri, timeout=1) as client:
+        for _ in range(6):
+            _refusal(client)
+
+    assert proxy.accepted > 1
+
+
 def test_a_certificate_is_checked_and_a_trusted_one_taken(amqp_uri: str, tmp_path: Path) -> None:
     authority, stranger = trustme.CA(), trustme.CA()
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
