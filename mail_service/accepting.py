@@ -29,6 +29,7 @@ from mail_service.outcome import Status
 from mail_service.routing import choose
 from mail_service.settings import Settings
 from mail_service.storeroom import NO_STORE, Storeroom
+from mail_service.tracing import NO_TRACE, NO_TRACING, Carrier, Tracing
 
 #: until an accepted mail is answered although ``status`` does not know it yet, seconds
 KNOWN_WITHIN_S = 2.0
@@ -47,8 +48,11 @@ class Acceptance:
         ledger: Ledger,
         queue: MailQueue,
         announcer: Announcer,
+        *,
         storeroom: Storeroom = NO_STORE,
+        tracing: Tracing = NO_TRACING,
     ) -> None:
+        self._tracing = tracing
         self._storeroom = storeroom
         self._settings = settings
         self._ledger = ledger
@@ -61,7 +65,7 @@ class Acceptance:
         known = self._known(mail) if mail_may_be_known(options, caller) else None
         if known:
             return known.record()
-        self._put(envelope, canonical)
+        self._put(envelope, canonical, caller.trace)
         self._make_known(mail)
         return {"id": mail.id, "status": str(Status.QUEUED)}
 
@@ -96,20 +100,20 @@ class Acceptance:
         envelope, mail, canonical = self._check(message, options, door="send", caller=caller, index=0)
         if mail_may_be_known(options, caller) and self._join(mail, caller):
             return
-        self._put(replace(envelope, reply_to=caller.reply_to), canonical)
+        self._put(replace(envelope, reply_to=caller.reply_to), canonical, caller.trace)
         self._make_known(mail)
 
-    def accept_event(self, payload: Any, fingerprint: str, *, redelivered: bool) -> None:
+    def accept_event(self, payload: Any, fingerprint: str, *, redelivered: bool, trace: Carrier = NO_TRACE) -> None:
         """Queue the mail of an event."""
         message, options = split(payload)
         envelope, mail, canonical = self._check(message, options, door="event", caller=Caller(reply_to=None), index=0)
         if options.get("id"):
             if not self._known(mail):
-                self._put_event(envelope, canonical)
+                self._put_event(envelope, canonical, trace)
                 self._make_known(mail)
             return
         mail_id = self._begin_intake(fingerprint, mail, redelivered=redelivered)
-        self._put_event(replace(envelope, id=mail_id), canonical)
+        self._put_event(replace(envelope, id=mail_id), canonical, trace)
         self._end_intake(mail_id)
 
     def again(self, raw: Mail, content: bytes) -> tuple[Envelope, Mail]:
@@ -154,16 +158,20 @@ class Acceptance:
         )
         return envelope, mail, canonical
 
-    def _put_event(self, envelope: Envelope, canonical: Mapping[str, Any]) -> None:
+    def _put_event(self, envelope: Envelope, canonical: Mapping[str, Any], trace: Carrier) -> None:
         try:
-            self._put(envelope, canonical)
+            self._put(envelope, canonical, trace)
         except Unavailable as exc:
             # nobody waits for an answer: the broker keeps the event until it can be accepted
             raise PublishFailed(str(exc)) from exc
 
-    def _put(self, envelope: Envelope, canonical: Mapping[str, Any]) -> None:
+    def _put(self, envelope: Envelope, canonical: Mapping[str, Any], trace: Carrier) -> None:
+        facts = {"mail_id": envelope.id, "door": envelope.door, "priority": envelope.lane}
         try:
-            self._queue.put(self._storeroom.keep(envelope, canonical))
+            with self._tracing.accepting(trace, **facts) as carried:
+                if carried:
+                    envelope = replace(envelope, trace=carried)
+                self._queue.put(self._storeroom.keep(envelope, canonical))
         except TooLarge as exc:
             raise InvalidMessage("message", str(exc)) from exc
 

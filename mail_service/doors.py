@@ -60,7 +60,12 @@ class DoorProvider(RuntimeProvider):
         """Doors for one call."""
         runtime = super().get_dependency(worker_ctx)
         accept = Acceptance(
-            runtime.settings, runtime.ledger, runtime.queue, runtime.announcer, storeroom=runtime.storeroom
+            runtime.settings,
+            runtime.ledger,
+            runtime.queue,
+            runtime.announcer,
+            storeroom=runtime.storeroom,
+            tracing=runtime.tracing,
         )
         operate = Operator(runtime.ledger, runtime.error_log, runtime.queue, accept, runtime.holdings, runtime.releaser)
         steer = Steering(

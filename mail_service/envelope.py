@@ -18,10 +18,11 @@ from email.utils import format_datetime
 from functools import lru_cache
 from typing import Any, Self, TypeGuard
 
-from mail_service import clock, topology
+from mail_service import clock, topology, tracing
 from mail_service.errors import InvalidMessage
 from mail_service.message import Options, references
 from mail_service.outcome import FINAL, is_state
+from mail_service.tracing import Carrier
 
 #: Of the body's format: a reader accepts its own version and all before. 2 is for mail with blobs alone, so that any
 #: other can be read by the version before.
@@ -69,6 +70,8 @@ class Envelope:
     unrecorded: Sequence[Mapping[str, Any]] = ()
     #: the message is no longer what was handed in, and can only be looked at
     redacted: bool = False
+    #: the trace that its attempts belong to; empty for none
+    trace: Carrier = field(default_factory=dict)
 
     @property
     def lane(self) -> str:
@@ -104,11 +107,13 @@ class Envelope:
             facts["unrecorded"] = list(self.unrecorded)
         if self.redacted:
             facts["redacted"] = True
+        if self.trace:
+            facts["trace"] = dict(self.trace)
         return facts
 
     def headers(self) -> dict[str, Any]:
         """The headers of a first copy."""
-        return {topology.SUBMITTED: clock.to_ms(clock.parse(self.submitted_at))}
+        return {topology.SUBMITTED: clock.to_ms(clock.parse(self.submitted_at)), **self.trace}
 
     def without_reply(self) -> Envelope:
         """The same for a copy that nobody waits for."""
@@ -138,6 +143,7 @@ class Envelope:
             settled=_settled(facts.get("settled")),
             unrecorded=facts["unrecorded"] if isinstance(facts.get("unrecorded"), list) else (),
             redacted=facts.get("redacted") is True,
+            trace=tracing.found_in(facts.get("trace")),
         )
 
 

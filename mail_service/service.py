@@ -150,7 +150,9 @@ class MailService:
     @events
     def send_email(self, event: Event) -> None:
         """Queue the mail of a ``send_email`` event."""
-        self.doors.accept.accept_event(event.payload, event.fingerprint, redelivered=event.redelivered)
+        self.doors.accept.accept_event(
+            event.payload, event.fingerprint, redelivered=event.redelivered, trace=event.trace
+        )
 
     @parked
     def park(self) -> None:

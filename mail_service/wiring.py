@@ -51,6 +51,8 @@ from mail_service.retention import Passes
 from mail_service.settings import Settings, check_imports, load_settings
 from mail_service.settling import ended
 from mail_service.storeroom import Storeroom
+from mail_service.traced import Traced
+from mail_service.tracing import NO_TRACING, Tracing
 
 if TYPE_CHECKING:
     from mail_service.metrics import Metrics
@@ -120,6 +122,8 @@ class Runtime:
         self.config = config
         self._build_stores()
         self._check_database()
+        trace = self.settings.tracing
+        self.tracing = Tracing(import_from_path(trace)) if trace else NO_TRACING
         self.storeroom = Storeroom(self.settings.blobs, keeps=self.settings.content_of)
         self.ledger = Ledger(
             self.database, attempt_timeout_s=self.settings.attempt_timeout, keeps=self.settings.content_of
@@ -211,7 +215,9 @@ class Runtime:
         """*handover*, with what comes before it: large attachments are fetched, and hooks are asked."""
         if self.settings.hooks:
             handover = self._with_hooks(handover)
-        return Fetching(handover, self.storeroom, deadline=self.deadline) if self.settings.blobs else handover
+        if self.settings.blobs:
+            handover = Fetching(handover, self.storeroom, deadline=self.deadline)
+        return Traced(handover, self.tracing) if self.settings.tracing else handover
 
     def _with_hooks(self, handover: HandsOver) -> HandsOver:
         return Preparing(

@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from kombu import Connection
 from kombu.message import Message
 
-from mail_service import topology
+from mail_service import topology, tracing
 from mail_service.amqp.publisher import PublishFailed
 from mail_service.amqp.retrying import STORE_AGAIN_MS, Consumer, kept_headers, raw_body
 from mail_service.backoff import levels_for, levels_of
@@ -20,6 +20,7 @@ from mail_service.delivery import BUSY_MS, read
 from mail_service.envelope import Envelope
 from mail_service.errors import InvalidMessage
 from mail_service.ledger import StoreDown
+from mail_service.tracing import Carrier
 from mail_service.wiring import Runtime, Stopping
 
 _log = logging.getLogger(__name__)
@@ -119,6 +120,8 @@ class Event:
     #: what it is recognised by when it is delivered again: body and headers, since an event has no id
     fingerprint: str
     redelivered: bool
+    #: of the trace of whoever dispatched it, if there is one
+    trace: Carrier = field(default_factory=dict)
 
 
 class EventConsumer(Consumer):
@@ -141,7 +144,8 @@ class EventConsumer(Consumer):
         identity = json.dumps(kept_headers(message), sort_keys=True, default=str).encode()
         fingerprint = hashlib.sha256(raw_body(message) + b"\x00" + identity).hexdigest()
         redelivered = bool(message.delivery_info.get("redelivered"))
-        return (Event(payload=payload, fingerprint=fingerprint, redelivered=redelivered),)
+        trace = tracing.found_in(message.headers)
+        return (Event(payload=payload, fingerprint=fingerprint, redelivered=redelivered, trace=trace),)
 
 
 class ParkedConsumer(Consumer):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 import json
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import eventlet
@@ -19,13 +19,14 @@ from nameko.exceptions import BadRequest, ContainerBeingKilled, IncorrectSignatu
 from nameko.rpc import Rpc as NamekoRpc
 from nameko.rpc import RpcConsumer as NamekoRpcConsumer
 
-from mail_service import topology
+from mail_service import topology, tracing
 from mail_service.amqp import connecting
 from mail_service.amqp.consuming import QueueConsumer
 from mail_service.amqp.publisher import PublishFailed, TooLarge
 from mail_service.envelope import ReplyTo, is_address
 from mail_service.errors import InvalidMessage, MailServiceError, Unavailable
 from mail_service.ledger import StoreDown
+from mail_service.tracing import Carrier
 from mail_service.wiring import runtime_of
 
 _log = logging.getLogger(__name__)
@@ -44,6 +45,8 @@ class Caller:
     reply_to: ReplyTo | None
     #: the broker delivered the request before: it may have been worked on
     redelivered: bool = False
+    #: of the caller's own trace, if there is one
+    trace: Carrier = field(default_factory=dict)
 
 
 class RpcConsumer(NamekoRpcConsumer):
@@ -115,7 +118,11 @@ def caller_of(message: Message) -> Caller:
     reply_to = None
     if routing_key and is_address(routing_key) and is_address(correlation_id):
         reply_to = ReplyTo(routing_key=routing_key, correlation_id=correlation_id)
-    return Caller(reply_to=reply_to, redelivered=bool(message.delivery_info.get("redelivered")))
+    return Caller(
+        reply_to=reply_to,
+        redelivered=bool(message.delivery_info.get("redelivered")),
+        trace=tracing.found_in(message.headers),
+    )
 
 
 def _plain(result: Any) -> Any:

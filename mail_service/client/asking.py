@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from mail_service import errors
+from mail_service import errors, tracing
 from mail_service.client.parcel import Parcel
 from mail_service.errors import InvalidMessage, MailServiceError, Timeout
 
@@ -41,7 +41,7 @@ def request(method: str, args: Sequence[Any], kwargs: Mapping[str, Any], *, time
             body=body,
             routing_key=f"{SERVICE}.{method}",
             # nameko 2.14 loses the method of a request without any header when it is retried
-            headers={"nameko.call_id_stack": [f"mail_service_client.{method}.{correlation_id}"]},
+            headers={"nameko.call_id_stack": [f"mail_service_client.{method}.{correlation_id}"], **tracing.current()},
             properties=properties,
         ),
         correlation_id,

@@ -16,7 +16,7 @@ from typing import Any, Self
 
 from amqp.exceptions import AccessRefused
 
-from mail_service import sizes, topology
+from mail_service import sizes, topology, tracing
 from mail_service.bounds import DEFAULT as DEFAULT_BOUNDS
 from mail_service.bounds import Bounds
 from mail_service.client import asking, reading
@@ -227,6 +227,8 @@ class MailClient:
 
     def _sealed(self, mail: Checked, options: Options) -> Parcel:
         envelope = seal(mail.message, options.to_json(), door="client", sender=mail.sender)
+        if trace := tracing.current():
+            envelope = replace(envelope, trace=trace)
         message = self._attic.without_large(mail, envelope.id)
         if message is mail.message:
             return Parcel.of(envelope, mail.text)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+from importlib.util import find_spec
 from types import ModuleType
 
 from mail_service.settings.mailers import is_ours
@@ -29,6 +30,9 @@ def check_imports(settings: Settings) -> list[str]:
         found["mail.tenant_mailers"] = _function_problem(settings.tenant_mailers)
     if settings.bounce.factory is not None:
         found["mail.bounce.factory"] = _function_problem(settings.bounce.factory)
+    if settings.tracing is not None:
+        missing = None if find_spec("opentelemetry") else "needs OpenTelemetry: pip install 'mail-service[otel]'"
+        found["mail.tracing"] = missing or _function_problem(settings.tracing)
     return [f"{path}: {problem}" for path, problem in found.items() if problem is not None]
 
 

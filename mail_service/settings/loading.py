@@ -43,6 +43,7 @@ _KEYS = (
     "max_values",
     "max_nesting",
     "blobs",
+    "tracing",
     "hold_probe",
     "attempt_timeout",
 )
@@ -139,6 +140,7 @@ def _read_mail(mail: Section) -> Settings:
         ),
         **_read_bounds(mail),
         blobs=_read_blobs(mail),
+        tracing=_read_optional_path(mail, "tracing", "myproject.tracing.set_up"),
         hold_probe=mail.number("hold_probe", defaults.hold_probe, what="seconds", above=True, most=_LONGEST_PROBE),
         attempt_timeout=mail.number(
             "attempt_timeout", defaults.attempt_timeout, what="seconds", above=True, most=_LONGEST_ATTEMPT

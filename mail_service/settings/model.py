@@ -238,6 +238,8 @@ class Settings:
     max_nesting: int = bounds.DEFAULT.max_nesting
     #: where large attachments lie while their mail is on its way; None: they travel with it, if RabbitMQ takes them
     blobs: BlobSettings | None = None
+    #: dotted path of a function without arguments that sets OpenTelemetry up; None: nothing is traced
+    tracing: str | None = None
     #: seconds; held mail is looked at again at least this often
     hold_probe: float = 30.0
     #: seconds; an attempt that takes longer is given up, with its outcome unknown
@@ -294,6 +296,7 @@ class Settings:
             "max_size": self.max_size,
             **asdict(self.bounds),
             "blobs": _blobs_as_configured(self.blobs),
+            "tracing": self.tracing,
             "hold_probe": self.hold_probe,
             "attempt_timeout": self.attempt_timeout,
         }

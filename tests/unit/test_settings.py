@@ -244,7 +244,7 @@ MISTAKES = {
             "mail.5: unknown key; known: default_from, mailers, routing, tenants, tenant_mailers, database, "
             "event_sources, schedules, backoff, classifier, hooks, bounce, hard_bounces, retention, dkim, redirect_to, "
             "allow_recipients, max_size, max_recipients, max_attachments, max_header_length, max_values, max_nesting, "
-            "blobs, hold_probe, attempt_timeout"
+            "blobs, tracing, hold_probe, attempt_timeout"
         ),
     ),
     "a misspelt section": (
