@@ -1,0 +1,124 @@
+"""
+What a mail weighs: bytes on RabbitMQ's disk while it waits, and in the database while it waits and when it is over.
+
+    python -m benchmarks.weight [--mails 20000]
+
+Sizes do not depend on how busy the machine is. The mail is that of ``benchmarks.run``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+from kombu import Connection
+
+from benchmarks.run import Sink, a_message
+from mail_service import topology
+from mail_service.client import MailClient
+from mail_service.errors import MailServiceError
+from mail_service.local.node import Node, temporary_node
+from mail_service.local.process import Child, environment
+from mail_service.local.rabbitmq import installed_or_install
+
+ROOT = Path(__file__).parents[1]
+REHEARSAL = "mail_service.mailers.rehearsal.EmailBackend"
+SMTP = "django.core.mail.backends.smtp.EmailBackend"
+LIMIT_S = 300
+
+
+def main() -> int:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--mails", type=int, default=20_000)
+    mails = parser.parse_args().mails
+    programs = installed_or_install()
+    if programs is None:
+        raise SystemExit("no RabbitMQ: install the package rabbitmq-server")
+    print(f"JSON of the message: {len(json.dumps(a_message(1))):,} bytes")
+    with tempfile.TemporaryDirectory() as name, temporary_node(Path(name), programs) as node, Sink() as sink:
+        folder = Path(name)
+        _queue(node, mails)
+        _deliver(node, folder, mails, {"BACKEND": SMTP, "OPTIONS": {"host": "127.0.0.1", "port": sink.port}}, "sent")
+        _queue(node, mails // 10, to="refuse@example.org")
+        _deliver(node, folder, mails // 10, {"BACKEND": REHEARSAL}, "in the error log")
+    return 0
+
+
+def _queue(node: Node, mails: int, **changes: Any) -> None:
+    with Connection(node.amqp_uri) as connection:
+        topology.declare_lane(connection, "normal")
+    before, memory = _bytes_in(node.folder), _memory(node.pid)
+    began = time.monotonic()
+    with MailClient(node.amqp_uri, timeout=60) as client:
+        client.submit_many({**a_message(number), **changes} for number in range(mails))
+    seconds = time.monotonic() - began
+    print(
+        f"{mails:,} mails queued at {mails / seconds:,.0f} a second: "
+        f"{(_bytes_in(node.folder) - before) / mails:,.0f} bytes each on RabbitMQ's disk, "
+        f"{(_memory(node.pid) - memory) / mails:,.0f} in its memory"
+    )
+
+
+def _deliver(node: Node, folder: Path, mails: int, mailer: dict[str, Any], how: str) -> None:
+    database = folder / f"{mailer['BACKEND']}.db"
+    with _service(node, folder, database, mailer) as client:
+        end = time.monotonic() + LIMIT_S
+        while _waiting(client) and time.monotonic() < end:
+            time.sleep(0.5)
+    print(f"{mails:,} mails {how}: {_bytes_of(database) / mails:,.0f} bytes each in SQLite")
+
+
+def _waiting(client: MailClient) -> int:
+    try:
+        client.call("health", timeout=5)
+        return client._waiting()  # noqa: SLF001 - mails that no worker has taken
+    except MailServiceError:
+        return 1
+
+
+@contextmanager
+def _service(node: Node, folder: Path, database: Path, mailer: dict[str, Any]) -> Iterator[MailClient]:
+    config = {
+        "AMQP_URI": node.amqp_uri,
+        "max_workers": 20,
+        "LOGGING": {"version": 1, "disable_existing_loggers": False, "root": {"level": "CRITICAL"}},
+        "mail": {
+            "database": f"sqlite:///{database}",
+            "mailers": {"default": mailer},
+        },
+    }
+    path = folder / "weight.yaml"
+    path.write_text(yaml.safe_dump(config))
+    argv = [sys.executable, "-m", "mail_service.cli", "run", "--config", str(path)]
+    service = Child(argv, env=environment(PYTHONPATH=str(ROOT)), output=folder / "service.log")
+    try:
+        with MailClient(node.amqp_uri, timeout=10) as client:
+            yield client
+    finally:
+        service.stop(grace_s=35)
+
+
+def _bytes_in(folder: Path) -> int:
+    return sum(path.stat().st_blocks * 512 for path in folder.rglob("*") if path.is_file())
+
+
+def _bytes_of(database: Path) -> int:
+    return sum(path.stat().st_size for path in database.parent.glob(f"{database.name}*"))
+
+
+def _memory(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
