@@ -11,6 +11,7 @@ from mail_service.errors import ConfigurationError
 from mail_service.settings import database
 from mail_service.settings.care import read_hard_bounces, read_retention
 from mail_service.settings.dkim import read_dkim
+from mail_service.settings.limits import read_limits
 from mail_service.settings.mailers import read_mailers, read_tenants
 from mail_service.settings.model import BUILT_IN_SCHEDULES, Bounce, DoorSchedules, Schedule, Settings
 from mail_service.settings.reading import Mistakes, Section, is_dotted_path, is_mailbox, nearest, shown
@@ -24,6 +25,7 @@ _KEYS = (
     "routing",
     "tenants",
     "tenant_mailers",
+    "limits",
     "database",
     "event_sources",
     "schedules",
@@ -123,6 +125,7 @@ def _read_mail(mail: Section) -> Settings:
         routing=read_routing(mail, mailers, tenants),
         tenants=tenants,
         tenant_mailers=_read_optional_path(mail, "tenant_mailers", "myproject.mail.mailers_of"),
+        limits=read_limits(mail),
         database=database.read_url(mail, defaults.database),
         event_sources=mail.names("event_sources"),
         schedules=schedules,

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Final, cast, get_args
 
 from mail_service.errors import ConfigurationError
-from mail_service.settings.model import DEFAULT_MAILERS, Content, Limit, MailerSettings, OnUnknown
+from mail_service.settings.limits import LIMIT_KEYS, read_limit
+from mail_service.settings.model import DEFAULT_MAILERS, Content, MailerSettings, OnUnknown
 from mail_service.settings.reading import (
     Mistakes,
     Section,
@@ -16,6 +16,7 @@ from mail_service.settings.reading import (
     as_whole,
     is_dotted_path,
     is_name,
+    is_tenant,
     nearest,
     shown,
 )
@@ -26,9 +27,6 @@ _SMTP_BACKEND: Final = "django.core.mail.backends.smtp.EmailBackend"
 _OURS: Final = "mail_service.django"
 #: between a mailer's name and a tenant's, in the key by which logs, holds and ``health`` know a tenant's own mailer
 TENANT_MARK: Final = "/"
-#: characters, and those that the option ``tenant`` does not take; see ``mail_service.message.options``
-_LONGEST_TENANT: Final = 200
-_CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 #: the arguments of urllib3 2's ``Retry``, without ``history``, which is no setting
 _RETRY_COUNTS: Final = ("total", "connect", "read", "redirect", "status", "other")
@@ -76,11 +74,6 @@ def _read_tenant(entry: Section, mailers: Mapping[str, MailerSettings]) -> Mappi
     _check_marks(section.path, own, section.mistakes)
     _check_failover(section, own, {**mailers, **own})
     return MappingProxyType(own)
-
-
-def is_tenant(value: object) -> bool:
-    """Whether a mail can be for *value*: what the option ``tenant`` takes."""
-    return isinstance(value, str) and 0 < len(value) <= _LONGEST_TENANT and not _CONTROL.search(value)
 
 
 def read_one(
@@ -138,7 +131,7 @@ def _read_mailer(name: str, entry: Section) -> MailerSettings:
         options=_read_options(entry),
         failover=entry.names("failover"),
         on_unknown=cast("OnUnknown", entry.choice("on_unknown", "retry", ("retry", "give_up"))),
-        limit=_read_limit(entry.section("limit", ("rate", "per", "concurrency"))),
+        limit=read_limit(entry.section("limit", LIMIT_KEYS)),
         http_retry=_read_http_retry(entry.section("http_retry", RETRY_WORDS)),
         content=_read_content(entry),
     )
@@ -169,18 +162,6 @@ def _read_options(entry: Section) -> Mapping[str, object]:
     if options.values.get("fail_silently"):
         options.mistakes.add(options.at("fail_silently"), "not allowed: a failure that is not seen loses the mail")
     return MappingProxyType(options.values)
-
-
-def _read_limit(entry: Section) -> Limit | None:
-    if not entry.values:
-        return None
-    if "per" in entry and "rate" not in entry:
-        entry.mistakes.add(entry.at("rate"), "missing; per is the number of seconds in which so many mails are sent")
-    return Limit(
-        rate=entry.number("rate", None, what="a number of mails", above=True),
-        per=entry.number("per", 1.0, what="seconds", above=True),
-        concurrency=entry.whole("concurrency", None, least=1),
-    )
 
 
 def _read_http_retry(entry: Section) -> Mapping[str, object] | None:

@@ -19,14 +19,28 @@ Content: TypeAlias = Literal["keep", "redact", "drop"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limit:
-    """How fast one mailer may be used, counted over all processes."""
+    """How fast a mailer may be used, or a tenant or a domain be mailed for, counted over all processes."""
 
     #: mails in each period of *per* seconds; None is no limit
     rate: float | None = None
     #: length of the period, seconds
     per: float = 1.0
+    #: mails that may go at once after a pause, at least 1; None is what goes in a tenth of a second
+    burst: int | None = None
     #: attempts in flight at a time; None is no limit
     concurrency: int | None = None
+    #: mails in a day of UTC; None is no limit
+    day: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Limits besides those of the mailers."""
+
+    #: by tenant; ``*`` stands for every tenant that is not named, each for itself
+    tenants: Mapping[str, Limit] = field(default_factory=lambda: MappingProxyType({}))
+    #: by the domain of a recipient: lower case, in ASCII
+    domains: Mapping[str, Limit] = field(default_factory=lambda: MappingProxyType({}))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -206,6 +220,7 @@ class Settings:
     tenants: Mapping[str, Mapping[str, MailerSettings]] = field(default_factory=lambda: MappingProxyType({}))
     #: dotted path of ``(tenant, name) -> mapping or None``, asked for a tenant's mailers that are not in *tenants*
     tenant_mailers: str | None = None
+    limits: Limits = field(default_factory=Limits)
     #: SQLAlchemy URL of the ledger and the error log; not in the repr, since it may hold a password
     database: str = field(default="sqlite:///var/mail_service.db", repr=False)
     #: names of the services whose ``send_email`` events are mailed
@@ -270,6 +285,10 @@ class Settings:
             "routing": [_rule_as_configured(rule) for rule in self.routing],
             "tenants": {name: {"mailers": _mailers_as_configured(mailers)} for name, mailers in self.tenants.items()},
             "tenant_mailers": self.tenant_mailers,
+            "limits": {
+                "tenants": {name: _limit_as_configured(limit) for name, limit in self.limits.tenants.items()},
+                "domains": {name: _limit_as_configured(limit) for name, limit in self.limits.domains.items()},
+            },
             "database": self.database,
             "event_sources": self.event_sources,
             "schedules": {name: _schedule_as_configured(schedule) for name, schedule in self.schedules.items()},
@@ -327,8 +346,7 @@ def _mailer_as_configured(mailer: MailerSettings) -> dict[str, object]:
         entry["failover"] = mailer.failover
     entry["on_unknown"] = mailer.on_unknown
     if mailer.limit is not None:
-        limit = {"rate": mailer.limit.rate, "per": mailer.limit.per, "concurrency": mailer.limit.concurrency}
-        entry["limit"] = {key: value for key, value in limit.items() if value is not None}
+        entry["limit"] = _limit_as_configured(mailer.limit)
     if mailer.http_retry is not None:
         entry["http_retry"] = mailer.http_retry
     if mailer.content is not None:
@@ -341,6 +359,12 @@ def _blobs_as_configured(blobs: BlobSettings | None) -> dict[str, object] | None
         return None
     where: dict[str, object] = {"BACKEND": blobs.backend, "OPTIONS": blobs.options}
     return ({"folder": blobs.folder} if blobs.backend is None else where) | {"above": blobs.above}
+
+
+def _limit_as_configured(limit: Limit) -> dict[str, object]:
+    rate = {} if limit.rate is None else {"rate": limit.rate, "per": limit.per, "burst": limit.burst}
+    entry = {**rate, "concurrency": limit.concurrency, "day": limit.day}
+    return {key: value for key, value in entry.items() if value is not None}
 
 
 def _schedule_as_configured(schedule: Schedule) -> dict[str, object]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from email.errors import HeaderParseError, InvalidHeaderDefect
 from email.headerregistry import Group, HeaderRegistry
@@ -17,6 +18,9 @@ D = TypeVar("D")
 
 _LONGEST_VALUE_SHOWN = 60
 _LONGEST_NAME = 100
+#: characters, and those that the option ``tenant`` does not take; see ``mail_service.message.options``
+_LONGEST_TENANT = 200
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _HEADERS = HeaderRegistry()
 
 
@@ -157,6 +161,11 @@ def as_number(value: object, least: float, above: bool = False, most: float | No
 def is_name(value: object) -> bool:
     """Whether *value* can name a mailer, a schedule or a service: one printable line without blanks around it."""
     return isinstance(value, str) and 0 < len(value) <= _LONGEST_NAME and value.isprintable() and value == value.strip()
+
+
+def is_tenant(value: object) -> bool:
+    """Whether a mail can be for *value*: what the option ``tenant`` takes."""
+    return isinstance(value, str) and 0 < len(value) <= _LONGEST_TENANT and not _CONTROL.search(value)
 
 
 def is_dotted_path(value: str) -> bool:

@@ -7,9 +7,8 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Final
 
-from mail_service.settings.mailers import is_tenant
 from mail_service.settings.model import MailerSettings, RoutingRule
-from mail_service.settings.reading import Section, as_whole, nearest, shown
+from mail_service.settings.reading import Section, as_whole, is_tenant, nearest, shown
 
 _RULE_KEYS: Final = ("tenant", "sender_domain", "recipient_domain", "tag", "mailer")
 #: a rule's largest weight, so that adding them up stays exact
@@ -50,6 +49,12 @@ def domain(text: str) -> str:
         return lowered.encode("idna").decode("ascii")
     except UnicodeError:
         return lowered
+
+
+def checked_domain(text: str) -> str | None:
+    """As `domain`; None where it is none."""
+    bare = domain(text)
+    return bare if _DOMAIN.fullmatch(bare) else None
 
 
 def _read_rule(
@@ -96,8 +101,8 @@ def _read_texts(entry: Section, key: str, expected: str, accept: Callable[[str],
 
 def pattern(text: str) -> str | None:
     """A domain as it is compared, its ``*.`` kept, or None."""
-    bare = domain(text.removeprefix(SUBDOMAINS))
-    if _DOMAIN.fullmatch(bare) is None:
+    bare = checked_domain(text.removeprefix(SUBDOMAINS))
+    if bare is None:
         return None
     return f"{SUBDOMAINS}{bare}" if text.startswith(SUBDOMAINS) else bare
 

@@ -241,7 +241,7 @@ MISTAKES = {
     "a key that is a number": (
         {"mail": {5: 1, "bounce": {}}},
         (
-            "mail.5: unknown key; known: default_from, mailers, routing, tenants, tenant_mailers, database, "
+            "mail.5: unknown key; known: default_from, mailers, routing, tenants, tenant_mailers, limits, database, "
             "event_sources, schedules, backoff, classifier, hooks, bounce, hard_bounces, retention, dkim, redirect_to, "
             "allow_recipients, max_size, max_recipients, max_attachments, max_header_length, max_values, max_nesting, "
             "blobs, tracing, hold_probe, attempt_timeout"
@@ -444,6 +444,38 @@ MISTAKES = {
     "no concurrency": (
         {"mail": {"mailers": mailer(limit={"concurrency": 0})}},
         "mail.mailers.default.limit.concurrency: expected a whole number >= 1, got 0",
+    ),
+    "a burst without a rate": (
+        {"mail": {"mailers": mailer(limit={"burst": 5})}},
+        "mail.mailers.default.limit.rate: missing; burst goes with it",
+    ),
+    "a burst of nothing": (
+        {"mail": {"mailers": mailer(limit={"rate": 1, "burst": 0})}},
+        "mail.mailers.default.limit.burst: expected a whole number of mails >= 1, got 0",
+    ),
+    "a period of more than a day": (
+        {"mail": {"mailers": mailer(limit={"rate": 1, "per": 90000})}},
+        "mail.mailers.default.limit.per: expected seconds above 0 to 86400, got 90000",
+    ),
+    "half a mail a day": (
+        {"mail": {"limits": {"tenants": {"acme": {"day": 0.5}}}}},
+        "mail.limits.tenants.acme.day: expected a whole number of mails >= 1, got 0.5",
+    ),
+    "a misspelt key of a limit": (
+        {"mail": {"limits": {"tenants": {"*": {"rte": 5}}}}},
+        "mail.limits.tenants.*.rte: unknown key; did you mean rate?",
+    ),
+    "limits of what has none": (
+        {"mail": {"limits": {"senders": {}}}},
+        "mail.limits.senders: unknown key; known: tenants, domains",
+    ),
+    "a limit for no domain": (
+        {"mail": {"limits": {"domains": {"*": {"rate": 5}}}}},
+        'mail.limits.domains: expected a domain like example.org, got "*"',
+    ),
+    "a limit for a domain in two spellings": (
+        {"mail": {"limits": {"domains": {"example.org": {"rate": 5}, "Example.ORG": {"rate": 6}}}}},
+        'mail.limits.domains: "Example.ORG" stands there twice',
     ),
     "a misspelt retry word": (
         {"mail": {"mailers": mailer(http_retry={"conect": 2})}},
@@ -764,6 +796,14 @@ class TestMailers:
         limit = settings_of(mailers=mailer(limit={"concurrency": 2})).mailers["default"].limit
 
         assert limit == Limit(rate=None, per=1.0, concurrency=2)
+
+    def test_limits_besides_the_mailers_are_by_tenant_and_domain(self) -> None:
+        limits = settings_of(
+            limits={"tenants": {"*": {"day": 9}, "acme": {}}, "domains": {"Bücher.example": {"rate": 5, "burst": 3}}}
+        ).limits
+
+        assert limits.tenants == {"*": Limit(day=9)}
+        assert limits.domains == {"xn--bcher-kva.example": Limit(rate=5.0, burst=3)}
 
     def test_every_word_of_urllib3_is_known(self) -> None:
         theirs = set(inspect.signature(urllib3.util.Retry).parameters) - {"history"}
