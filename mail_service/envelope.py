@@ -113,7 +113,9 @@ class Envelope:
 
     def headers(self) -> dict[str, Any]:
         """The headers of a first copy."""
-        return {topology.SUBMITTED: clock.to_ms(clock.parse(self.submitted_at)), **self.trace}
+        tenant = self.options.get("tenant")
+        of_tenant = {topology.TENANT: topology.tenant_number(tenant)} if isinstance(tenant, str) else {}
+        return {topology.SUBMITTED: clock.to_ms(clock.parse(self.submitted_at)), **of_tenant, **self.trace}
 
     def without_reply(self) -> Envelope:
         """The same for a copy that nobody waits for."""

@@ -6,6 +6,7 @@ Names and arguments of every queue, exchange and header, and how to declare them
                   │        └──▶ mail.parked.v1 ──▶ error log
                   │ expired, by its routing key
     worker ──▶ mail.delay.v1.<ms> (exchange and queue)
+    worker ──▶ mail.turn.v1.<lane>.… ──▶ worker, when its turn has come (``limits``)
 
 All queues are durable quorum queues, and dead-lettering between them is at-least-once: a classic delay queue in front
 of a quorum queue loses thousands of messages when the broker is killed while they expire. Delay queues are permanent
@@ -17,7 +18,10 @@ returns to the queue it came from, so any number of lanes share the levels. Meas
 from __future__ import annotations
 
 import bisect
+import re
+import zlib
 from collections.abc import Iterable
+from hashlib import sha256
 
 from amqp.exceptions import NotFound, PreconditionFailed
 from kombu import Connection, Exchange, Queue
@@ -57,6 +61,10 @@ REPLAY = "mail.replay"
 REDELIVERED = "mail.redelivered"
 #: of a copy whose mail is held: it need not be claimed to be held again
 HELD = "mail.held"
+#: the keys of the limits whose turn this copy has had
+TURNS = "mail.turns"
+#: a number made of the tenant, which is the same in every program; absent for mail of no tenant
+TENANT = "mail.tenant"
 #: ``mail.state``: nothing is left to do but to write down what happened
 STATE_LOG = "log"
 
@@ -106,6 +114,36 @@ def lane_queue_name(lane: str) -> str:
     return f"mail.send.{VERSION}.{lane}"
 
 
+#: Parts of the tenants that share a queue where mail waits for its turn: two tenants meet in one of 32 cases. Each is a
+#: queue, declared when it is first needed.
+TENANT_PARTS = 32
+
+
+def tenant_number(tenant: str) -> int:
+    """What stands for *tenant* in a header: 32 bits, and nothing that a name could be read from."""
+    return zlib.crc32(tenant.encode("utf-8", "surrogatepass"))
+
+
+def part_of(number: object) -> int:
+    """The part of a tenant with this number (1 to `TENANT_PARTS`), 0 for mail of no tenant and for anything else."""
+    if not isinstance(number, int) or isinstance(number, bool) or number < 0:
+        return 0
+    return number % TENANT_PARTS + 1
+
+
+_READABLE = re.compile(r"(?:mailer|domain|lane):[A-Za-z0-9._-]{1,60}")
+
+
+def turn_queue_name(lane: str, key: str, part: int) -> str:
+    """
+    Where mail of priority *lane* waits for its turn with *key*, such as ``mailer:default``; one queue for each *part*.
+
+    Keys that are no short names, and those of tenants, who may be called by an address, stand there as a hash.
+    """
+    word = key if _READABLE.fullmatch(key) else sha256(key.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+    return f"mail.turn.{VERSION}.{lane}.{word}.{part}"
+
+
 def delay_name(level_ms: int) -> str:
     """The name of a delay level's exchange and of its queue."""
     return f"mail.delay.{VERSION}.{level_ms}"
@@ -131,6 +169,16 @@ def work_queue(name: str) -> Queue:
 def lane_queue(lane: str) -> Queue:
     """The work queue of priority *lane*: high, normal or bulk."""
     return work_queue(lane_queue_name(lane))
+
+
+def is_there(connection: Connection, name: str) -> bool:
+    """Whether a queue of this name is declared."""
+    try:
+        with connection.channel() as channel:
+            channel.queue_declare(name, passive=True)
+    except NotFound:
+        return False
+    return True
 
 
 def parked_queue() -> Queue:
@@ -168,16 +216,6 @@ def declare_lane(connection: Connection, lane: str) -> None:
 def declare_delays(connection: Connection, levels_ms: Iterable[int]) -> None:
     """The delay levels *levels_ms*. Raises ConfigurationError, naming the queue."""
     declare(connection, [delay_queue(level) for level in sorted(set(levels_ms))])
-
-
-def is_declared(connection: Connection, level_ms: int) -> bool:
-    """Whether the delay level is there already."""
-    try:
-        with connection.channel() as channel:
-            channel.queue_declare(delay_name(level_ms), passive=True)
-    except NotFound:
-        return False
-    return True
 
 
 def declare_events(connection: Connection, sources: Iterable[str]) -> None:

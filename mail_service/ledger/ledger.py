@@ -20,7 +20,7 @@ from sqlalchemy.engine import Connection
 from mail_service import clock
 from mail_service.envelope import ReplyTo
 from mail_service.errors import Conflict
-from mail_service.ledger import owner, tables
+from mail_service.ledger import owner, slots, tables
 from mail_service.ledger.contents import Keeps, everything, kept
 from mail_service.ledger.database import Database, StoreDown
 from mail_service.ledger.dialects import insert_by, insert_into, printable
@@ -30,6 +30,7 @@ from mail_service.ledger.records import (
     Change,
     Claim,
     Copy,
+    Crowded,
     Granted,
     InFlight,
     Interrupted,
@@ -56,9 +57,13 @@ class Recorded:
 class Ledger:
     """All methods wait for their commit and raise StoreDown when there is none."""
 
-    def __init__(self, database: Database, *, attempt_timeout_s: float, keeps: Keeps = everything) -> None:
+    def __init__(
+        self, database: Database, *, attempt_timeout_s: float, keeps: Keeps = everything, has_slots: bool = False
+    ) -> None:
         self.database = database
         self._keeps = keeps
+        #: attempts may be limited in number
+        self._record_all = _record_and_free_all if has_slots else _record_all
         #: of what all processes share (``holdings``), as the newest claim saw it
         self.revision = 0
         self._me = owner.this_process()
@@ -95,7 +100,7 @@ class Ledger:
         if change.content is not None:
             change = replace(change, content=kept(change.mail, change.content, self._keeps))
         try:
-            recorded: Recorded = self.database.write(_record_all, change)
+            recorded: Recorded = self.database.write(self._record_all, change)
         except StoreDown:
             if change.mail.id in self._in_flight:
                 self._untold[change.mail.id] = change
@@ -155,32 +160,34 @@ class Ledger:
 
     def _claim_all(self, connection: Connection, copies: Sequence[Copy]) -> list[Claim]:
         self.revision = _revision.run(connection, [{}])[0].revision
-        rows = _locked_rows(connection, {copy.mail.id for copy in copies})
+        rows = locked_rows(connection, {copy.mail.id for copy in copies})
+        limited = _Limited(connection, copies)
         fresh: dict[str, Mail] = {}
         claimed: dict[str, Mail] = {}
         answers: list[Claim] = []
         for copy in copies:
-            claim = self._decide(rows.get(copy.mail.id), copy)
+            claim = limited.within(self._decide(rows.get(copy.mail.id), copy), copy)
             answers.append(claim)
             if isinstance(claim, Granted | Interrupted):
                 (claimed if copy.mail.id in rows else fresh)[copy.mail.id] = claim.mail
-                rows[copy.mail.id] = _Row(claim.mail, self._me, None, is_bare=False)
+                rows[copy.mail.id] = Row(claim.mail, self._me, None, is_bare=False)
                 self._in_flight.add(copy.mail.id)
                 self._unheard.pop(copy.mail.id, None)
                 self._granted[copy.mail.id] = (copy, type(claim))
         granted = {mail.id: mail for mail in screened(connection, [c.mail for c in answers if isinstance(c, Granted)])}
         answers = [Granted(mail=granted[c.mail.id]) if isinstance(c, Granted) else c for c in answers]
         until = clock.iso(clock.now() + self._owned_for)
-        inserted = _insert_absent(
+        inserted = insert_absent(
             connection, (fresh | _those(granted, fresh)).values(), owner=self._me, owned_until=until
         )
         _take_over(connection, (claimed | _those(granted, claimed)).values(), self._me, until)
         # somebody else inserted it between our look and our insert: ask again a little later
         lost = fresh.keys() - inserted
         self._in_flight -= lost
+        limited.take(but=lost, me=self._me, until=until)
         return [InFlight() if isinstance(claim, Granted) and claim.mail.id in lost else claim for claim in answers]
 
-    def _decide(self, row: _Row | None, copy: Copy) -> Claim:
+    def _decide(self, row: Row | None, copy: Copy) -> Claim:
         if row is None:
             return Granted(mail=copy.mail)
         mail = row.mail
@@ -192,7 +199,7 @@ class Ledger:
         return self._decide_final(row, copy) if mail.status.is_final else self._decide_waiting(mail, copy)
 
     @staticmethod
-    def _decide_final(row: _Row, copy: Copy) -> Claim:
+    def _decide_final(row: Row, copy: Copy) -> Claim:
         mail = row.mail
         if copy.replay and copy.mail.generation > mail.generation:
             return Granted(mail=mail.reopened(copy.mail.generation))
@@ -211,7 +218,7 @@ class Ledger:
             not_before = clock.now_iso()
         return Granted(mail=replace(mail, generation=copy.mail.generation, not_before=not_before))
 
-    def _decide_owned(self, row: _Row, copy: Copy) -> Claim:
+    def _decide_owned(self, row: Row, copy: Copy) -> Claim:
         mail = replace(row.mail, generation=max(row.mail.generation, copy.mail.generation))
         if row.owner == self._me and (answer := self._unheard.get(mail.id)):
             return answer(mail=mail)
@@ -222,10 +229,39 @@ class Ledger:
             return InFlight()
         return Superseded(mail=row.mail)
 
-    def _is_alive(self, row: _Row) -> bool:
+    def _is_alive(self, row: Row) -> bool:
         if row.owner == self._me:
             return row.mail.id in self._in_flight
         return row.owner is not None and owner.may_be_alive(row.owner, row.owned_until)
+
+
+class _Limited:
+    """Keeps the limits on attempts in flight within one group of claims."""
+
+    def __init__(self, connection: Connection, copies: Sequence[Copy]) -> None:
+        self._connection = connection
+        keys = {key for copy in copies for key in copy.slots}
+        slots.lock(connection, keys)
+        self._taken = {key: slots.taken(connection, key) for key in sorted(keys)}
+        self._of_mails: dict[str, Sequence[str]] = {}
+
+    def within(self, claim: Claim, copy: Copy) -> Claim:
+        """*claim*, or Crowded where it is granted and one attempt more would be too many."""
+        if not (copy.slots and isinstance(claim, Granted)):
+            return claim
+        for key, most in copy.slots.items():
+            if self._taken[key] >= most:
+                return Crowded(key=key)
+        for key in copy.slots:
+            self._taken[key] += 1
+        self._of_mails[copy.mail.id] = list(copy.slots)
+        return claim
+
+    def take(self, *, but: Iterable[str], me: str, until: str) -> None:
+        """Write down what was granted."""
+        lost = set(but)
+        wanted = {mail_id: keys for mail_id, keys in self._of_mails.items() if mail_id not in lost}
+        slots.take(self._connection, wanted, me=me, until=until)
 
 
 def _those(mails: dict[str, Mail], ids: Iterable[str]) -> dict[str, Mail]:
@@ -233,7 +269,9 @@ def _those(mails: dict[str, Mail], ids: Iterable[str]) -> dict[str, Mail]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Row:
+class Row:
+    """A mail, and who attempts it."""
+
     mail: Mail
     owner: str | None
     owned_until: str | None
@@ -303,9 +341,10 @@ def _build_locking(_dialect: str, rows: int) -> sa.ClauseElement:
 _lock = Prepared(_build_locking)
 
 
-def _locked_rows(connection: Connection, ids: Iterable[str]) -> dict[str, _Row]:
+def locked_rows(connection: Connection, ids: Iterable[str]) -> dict[str, Row]:
+    """Those of these mails that are known; nobody else changes them before this transaction ends."""
     found = _lock.run(connection, [{"id": mail_id} for mail_id in sorted(ids)])
-    return {row.id: _Row(mail_of(row), row.owner, row.owned_until, bool(row.is_bare)) for row in found}
+    return {row.id: Row(mail_of(row), row.owner, row.owned_until, bool(row.is_bare)) for row in found}
 
 
 #: what a new row is made of
@@ -323,7 +362,7 @@ def _build_insert(dialect: str, rows: int) -> sa.ClauseElement:
 _insert = Prepared(_build_insert)
 
 
-def _insert_absent(
+def insert_absent(
     connection: Connection,
     mails: Iterable[Mail],
     *,
@@ -331,6 +370,7 @@ def _insert_absent(
     owned_until: str | None = None,
     intake: str | None = None,
 ) -> set[str]:
+    """Insert those *mails* that are not known, with these columns beside their own; answers their ids."""
     more = {"owner": owner, "owned_until": owned_until, "intake": intake}
     values = [{**values_of(mail), **more} for mail in sorted(mails, key=lambda mail: mail.id)]
     return {row.id for row in _insert.run(connection, values)}
@@ -386,6 +426,11 @@ def _progress_all(connection: Connection, items: Sequence[tuple[Mail, str]]) -> 
             .values(recipients=values_of(mail)["recipients"])
         )
     return [None] * len(items)
+
+
+def _record_and_free_all(connection: Connection, changes: Sequence[Change]) -> list[Recorded]:
+    slots.free(connection, sorted({change.mail.id for change in changes}))
+    return _record_all(connection, changes)
 
 
 def _is_held(mail: Mail) -> bool:
@@ -474,7 +519,7 @@ def dismiss_waiters(connection: Connection, ids: Sequence[str]) -> dict[str, lis
 
 def _accept_all(connection: Connection, items: Sequence[tuple[Mail, bytes | None, bytes | None]]) -> list[Mail]:
     mails = {mail.id: mail for mail in screened(connection, {mail.id: mail for mail, *_ in items}.values())}
-    inserted = _insert_absent(connection, mails.values())
+    inserted = insert_absent(connection, mails.values())
     found = {mail_id: find_mail(connection, mail_id) for mail_id in mails.keys() - inserted}
     known = mails | {mail_id: mail for mail_id, mail in found.items() if mail is not None}
     for mail, content, of_a_discarded in items:
@@ -499,7 +544,7 @@ def _keep_content(connection: Connection, mail_id: str, content: bytes | None, s
 
 
 def _join_all(connection: Connection, joins: Sequence[tuple[str, str, ReplyTo]]) -> list[Mail | None]:
-    rows = _locked_rows(connection, {mail_id for mail_id, _, _ in joins})
+    rows = locked_rows(connection, {mail_id for mail_id, _, _ in joins})
     answers: list[Mail | None] = []
     values = []
     for mail_id, digest, reply_to in joins:
@@ -526,7 +571,7 @@ def _begin_intakes(connection: Connection, intakes: Sequence[tuple[str, Mail, bo
         query = sa.select(tables.mail.c.id).where(tables.mail.c.intake == fingerprint)
         known = [row.id for row in connection.execute(query) if row.id not in answers] if redelivered else []
         if not known:
-            _insert_absent(connection, screened(connection, [mail]), intake=fingerprint)
+            insert_absent(connection, screened(connection, [mail]), intake=fingerprint)
         answers.append(known[0] if known else mail.id)
     return answers
 

@@ -197,6 +197,8 @@ class Copy:
     redelivered: bool = False
     #: it was put on its way by a replay, and may reopen a mail that is final
     replay: bool = False
+    #: by key: attempts in flight that a limit allows
+    slots: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -218,6 +220,13 @@ class Interrupted:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InFlight:
     """Another worker attempts it at this moment; come back."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Crowded:
+    """As many attempts as the limit of this key allows are in flight."""
+
+    key: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -248,4 +257,4 @@ class OtherMail:
     """The id belongs to another message."""
 
 
-Claim = Granted | Interrupted | InFlight | Superseded | PutOff | Outstanding | OtherMail
+Claim = Granted | Interrupted | InFlight | Crowded | Superseded | PutOff | Outstanding | OtherMail

@@ -4,7 +4,7 @@ The tables. Times are text (ISO 8601, UTC, fixed width), so that they read and s
 
 from __future__ import annotations
 
-from sqlalchemy import Column, ForeignKey, Index, Integer, LargeBinary, MetaData, String, Table, Text
+from sqlalchemy import Column, Float, ForeignKey, Index, Integer, LargeBinary, MetaData, String, Table, Text
 
 metadata = MetaData()
 
@@ -133,6 +133,39 @@ chore = Table(
     Column("owner", String(200)),
     #: when somebody else may
     Column("owned_until", _TIME),
+)
+
+#: What all processes share about a limit that is in use: see ``limits.bucket``.
+limit_count = Table(
+    "limit_count",
+    metadata,
+    #: such as ``mailer:default``
+    Column("key", String(420), primary_key=True),
+    #: seconds since the epoch
+    Column("tat", Float(53), nullable=False),
+    Column("day", String(10), nullable=False),
+    Column("used", Integer, nullable=False),
+)
+
+#: Attempts in flight under a limit on how many there may be.
+limit_slot = Table(
+    "limit_slot",
+    metadata,
+    Column("key", String(420), primary_key=True),
+    Column("mail_id", String(200), primary_key=True),
+    Column("owner", String(200), nullable=False),
+    Column("owned_until", _TIME, nullable=False),
+    Index("ix_limit_slot_mail", "mail_id"),
+)
+
+#: Queues in which mail may wait for its turn, so that every process takes it out of them.
+turn_queue = Table(
+    "turn_queue",
+    metadata,
+    Column("name", String(255), primary_key=True),
+    Column("key", String(420), nullable=False),
+    Column("lane", String(8), nullable=False),
+    Column("part", Integer, nullable=False),
 )
 
 #: One row, whose number grows with every change of what all processes have to know.

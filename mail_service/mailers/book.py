@@ -13,7 +13,7 @@ from mail_service.diagnosis import diagnose
 from mail_service.mailers import Classifier, Mailer, open_mailer
 from mail_service.mailers.signing import signer
 from mail_service.mailers.tenants import LoadedMailers, Opened, at_once
-from mail_service.settings import MailerSettings, Settings
+from mail_service.settings import Limit, MailerSettings, Settings
 from mail_service.settings.mailers import TENANT_MARK, key_of
 
 
@@ -72,6 +72,11 @@ class MailerBook:
                 yield found.mailer
                 names += [other for other in found.failover if other not in names]
 
+    def limit_of(self, name: str, tenant: str | None = None) -> tuple[str, Limit] | None:
+        """Return the key of the mailer *name* for mail of *tenant* and its limit, None where it has none."""
+        found = self._find(name, tenant)
+        return (found.mailer.name, found.limit) if found and found.limit else None
+
     def names_of(self, key: str) -> tuple[str, str | None]:
         """Return the name and the tenant that a mailer's *key* stands for; no tenant for everybody's."""
         name, mark, tenant = key.partition(TENANT_MARK)
@@ -98,4 +103,4 @@ class MailerBook:
         mailer = open_mailer(
             settings, classify=self._classify, attempt_timeout_s=self._attempt_timeout_s, sign=self._sign
         )
-        return Opened(mailer=mailer, failover=settings.failover)
+        return Opened(mailer=mailer, failover=settings.failover, limit=settings.limit)

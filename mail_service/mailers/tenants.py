@@ -24,7 +24,7 @@ from mail_service.errors import ConfigurationError
 from mail_service.logs import say
 from mail_service.mailers import Email, Mailer
 from mail_service.outcome import Receipt
-from mail_service.settings import MailerSettings, Settings, mask_text
+from mail_service.settings import Limit, MailerSettings, Settings, mask_text
 from mail_service.settings.imports import backend_problem
 from mail_service.settings.mailers import key_of, read_one
 
@@ -47,6 +47,7 @@ class Opened:
     mailer: Mailer
     #: the names of those that stand in for it
     failover: tuple[str, ...] = ()
+    limit: Limit | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,9 +7,8 @@ from types import MappingProxyType
 from typing import Final, cast, get_args
 
 from mail_service.outcome import FINAL
-from mail_service.settings.mailers import is_tenant
 from mail_service.settings.model import Content, HardBounces, Retention
-from mail_service.settings.reading import Section, shown
+from mail_service.settings.reading import Section, is_tenant, shown
 
 #: days; a hundred years
 _LONGEST_DAYS: Final = 36_500

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from mail_service import clock
@@ -26,8 +27,10 @@ def a_mail(**changes: Any) -> Mail:
     return Mail(**facts | changes)
 
 
-def a_copy(*, redelivered: bool = False, replay: bool = False, **changes: Any) -> Copy:
-    return Copy(mail=a_mail(**changes), redelivered=redelivered, replay=replay)
+def a_copy(
+    *, redelivered: bool = False, replay: bool = False, slots: Mapping[str, int] | None = None, **changes: Any
+) -> Copy:
+    return Copy(mail=a_mail(**changes), redelivered=redelivered, replay=replay, slots=slots or {})
 
 
 def in_status(status: str, **changes: Any) -> Mail:

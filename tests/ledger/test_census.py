@@ -13,6 +13,7 @@ from mail_service.ledger import Ledger, StoreDown
 from mail_service.ledger.database import Database
 from mail_service.ledger.holdings import Hold, Reason
 from mail_service.ledger.pauses import Pause
+from mail_service.limits.keys import HELD_BY_A_LIMIT
 
 from .building import a_change, a_copy, a_mail, in_status
 
@@ -43,7 +44,7 @@ def test_an_empty_ledger_has_zeros(database: Database) -> None:
     found = look(database)
 
     assert found.mails["high", "queued"] == 0
-    assert set(found.held) == {"configuration", "throttled", "down", "paused", "mail"}
+    assert set(found.held) == {"configuration", "throttled", "down", "paused", "limit", "mail"}
     assert found.oldest_s == {"high": 0, "normal": 0, "bulk": 0}
 
 
@@ -89,6 +90,13 @@ def test_held_mail_that_somebody_paused_is_counted_as_that(database: Database, l
     ledger.record(a_change(in_status("held", id="held", error=pause.text)))
 
     assert look(database, a_hold("default", Reason.DOWN)).held["paused"] == 1
+
+
+def test_held_mail_that_is_over_a_limit_is_counted_as_that(database: Database, ledger: Ledger) -> None:
+    ledger.claim(a_copy(id="held"))
+    ledger.record(a_change(in_status("held", id="held", error=f"{HELD_BY_A_LIMIT} mailer default: 1 a day")))
+
+    assert look(database, a_hold("default", Reason.DOWN)).held["limit"] == 1
 
 
 def test_the_oldest_is_told_by_lane_without_what_waits_for_its_time(database: Database, ledger: Ledger) -> None:
