@@ -20,6 +20,7 @@ from mail_service.ledger import StoreDown, tables
 from mail_service.ledger.database import Database
 from mail_service.ledger.holdings import Hold, Reason
 from mail_service.ledger.pauses import HELD_BY_A_PAUSE
+from mail_service.limits.keys import HELD_BY_A_LIMIT
 from mail_service.outcome import WAITING, Status
 from mail_service.settings.mailers import key_of
 
@@ -32,7 +33,11 @@ QUEUES: Final = {lane: topology.lane_queue_name(lane) for lane in topology.LANES
 ALONE: Final = "mail"
 #: the reason of a mail that somebody has paused
 PAUSED: Final = "paused"
-REASONS: Final = (*map(str, Reason), PAUSED, ALONE)
+#: the reason of a mail that waits for its turn
+LIMIT: Final = "limit"
+REASONS: Final = (*map(str, Reason), PAUSED, LIMIT, ALONE)
+#: what the ``error`` of a held mail begins with, by the reason that it stands for
+_BEGINNINGS: Final = {HELD_BY_A_PAUSE: PAUSED, HELD_BY_A_LIMIT: LIMIT}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,8 +93,8 @@ def _reasons(holds: Sequence[Hold]) -> Mapping[str, str]:
 
 def _count(connection: sa.Connection) -> Sequence[Any]:
     mail = tables.mail.c
-    is_paused = sa.case((mail.error.startswith(HELD_BY_A_PAUSE), 1), else_=0)
-    groups = (mail.priority, mail.status, mail.mailer, mail.tenant, is_paused)
+    said = sa.case(*((mail.error.startswith(words), reason) for words, reason in _BEGINNINGS.items()), else_="")
+    groups = (mail.priority, mail.status, mail.mailer, mail.tenant, said)
     query = sa.select(*groups, sa.func.count()).where(mail.status.in_(sorted(WAITING))).group_by(*groups)
     return list(connection.execute(query))
 
@@ -109,10 +114,10 @@ def _oldest(connection: sa.Connection) -> Mapping[str, str]:
 def _summed(rows: Sequence[Any], oldest: Mapping[str, str], reasons: Mapping[str, str]) -> Waiting:
     mails: Counter[tuple[str, str]] = Counter({(lane, str(status)): 0 for lane in topology.LANES for status in WAITING})
     held: Counter[str] = Counter(dict.fromkeys(REASONS, 0))
-    for lane, status, mailer, tenant, is_paused, count in rows:
+    for lane, status, mailer, tenant, said, count in rows:
         mails[lane, status] += count
-        if status == Status.HELD and is_paused:
-            held[PAUSED] += count
+        if status == Status.HELD and said:
+            held[said] += count
         elif status == Status.HELD:
             own = reasons.get(key_of(mailer, tenant)) if tenant else None
             held[own or reasons.get(mailer, ALONE)] += count

@@ -9,24 +9,27 @@ the ledger knows what is left to do. While the database is away, what was to be 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import traceback
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Protocol
+from functools import partial
+from typing import Any, NoReturn, Protocol
 
 from nameko_amqp_retry import Backoff
 
 from mail_service import clock, topology
-from mail_service.amqp.mailqueue import MailQueue
-from mail_service.amqp.publisher import TooLarge
+from mail_service.amqp.mailqueue import MailQueue, copy_headers
+from mail_service.amqp.publisher import PublishFailed, TooLarge
 from mail_service.announcing import Announcer
-from mail_service.delivery import Delivery, Dropped, HeldBack, Misplaced, Postponed, Tried
+from mail_service.delivery import Delivery, Dropped, HeldBack, Misplaced, Postponed, SetAside, Tried
 from mail_service.envelope import Envelope, ReplyTo
 from mail_service.errors import Conflict
 from mail_service.ledger import Ledger, StoreDown
 from mail_service.ledger.records import Attempt, Change, Mail
+from mail_service.ledger.turns import Aside, Noted
 from mail_service.logs import say
 from mail_service.outcome import Kind, Status
 from mail_service.settling import ended, expired, waiting
@@ -34,6 +37,10 @@ from mail_service.storeroom import NO_STORE, Storeroom
 
 _log = logging.getLogger(__name__)
 
+#: headers that a copy loses when it is set aside: it no longer waits for what they say
+_NOT_KEPT = (topology.DUE, topology.HELD)
+#: puts a copy where it waits for another attempt
+Onward = Callable[[Envelope, Mail], None]
 #: until a copy comes back that carries what could not be written down, milliseconds
 CARRY_MS = 5000
 
@@ -58,6 +65,8 @@ class Desk:
         report: Callable[[Envelope, Mail], None] | None = None,
         count: Callable[[Delivery, Change], None] | None = None,
         storeroom: Storeroom = NO_STORE,
+        note: Callable[[Aside], Noted] | None = None,
+        wait_in_turn: Callable[..., None] | None = None,
     ) -> None:
         self._storeroom = storeroom
         self._ledger = ledger
@@ -66,16 +75,25 @@ class Desk:
         #: tells a sender of a mail's end; raises nothing but PublishFailed
         self._report = report or _unreported
         self._count = count or _uncounted
+        #: writes down that a mail waits for its turn
+        self._note = note or _nowhere
+        #: puts a copy where it waits: ``Turnstiles.put``
+        self._wait_in_turn = wait_in_turn or _nowhere
 
     def close(self, delivery: Delivery, result: object, exc: BaseException | None, delay_of: DelayOf) -> None:
         """Do what the handler's *result* or *exc* asks for."""
         match exc or result:
             case Backoff() as backoff:
                 self._retry(delivery, backoff, delay_of)
-            case HeldBack() as held:
+            case HeldBack(turn=None) as held:
                 self._continue(delivery, held.change, Status.HELD, held.delay_ms, is_news=held.is_news)
+            case HeldBack() as held:
+                onward = partial(self._wait_for_turn, held)
+                self._continue(delivery, held.change, Status.HELD, held.delay_ms, is_news=held.is_news, onward=onward)
             case Tried() as tried:
                 self._finish(delivery, tried.change)
+            case SetAside() as aside:
+                self._set_aside(delivery, aside)
             case Postponed() as postponed:
                 self._postpone(delivery, postponed)
             case Dropped() as dropped:
@@ -94,6 +112,60 @@ class Desk:
             if delivery.headers.get(header) is True:
                 more[header] = True
         self._queue.put_later(delivery.envelope, postponed.mail, postponed.delay_ms, more=more)
+
+    def _set_aside(self, delivery: Delivery, aside: SetAside) -> None:
+        """The copy as it is, but where mail waits for its turn; what waits for longer is in the ledger before."""
+        envelope = delivery.envelope
+        noted = self._noted(delivery, aside) if aside.is_noted else None
+        if noted is not None and noted.mail.status == Status.HELD:
+            # the caller gets the record of a held mail, and nobody waits for it any longer
+            envelope = envelope.without_reply()
+        kept = {name: value for name, value in delivery.headers.items() if name not in _NOT_KEPT}
+        more = {topology.REDELIVERED: True} if delivery.redelivered else {}
+        later = None if noted is not None else partial(self._note_late, delivery, aside)
+        self._put_aside(envelope, aside.key, kept | more | {topology.TURNS: list(aside.passed)}, later)
+        if noted is not None:
+            self._tell_of_turn(delivery, noted)
+
+    def _note_late(self, delivery: Delivery, aside: SetAside) -> None:
+        """It waits longer than was to be expected. Never raises."""
+        with contextlib.suppress(PublishFailed):
+            if noted := self._noted(delivery, aside):
+                self._tell_of_turn(delivery, noted)
+
+    def _tell_of_turn(self, delivery: Delivery, noted: Noted) -> None:
+        if noted.mail.status != Status.HELD:
+            return
+        reply_to = delivery.envelope.reply_to
+        self._end_in_time(delivery)
+        if noted.is_news or noted.waiters or reply_to:
+            self._announcer.change(noted.mail, [*([reply_to] if reply_to else []), *noted.waiters])
+
+    def _noted(self, delivery: Delivery, aside: SetAside) -> Noted | None:
+        is_replay = delivery.headers.get(topology.REPLAY) is True
+        try:
+            return self._note(Aside(mail=aside.mail, content=delivery.content, replay=is_replay))
+        except StoreDown:
+            # it is noted when it comes to be attempted
+            return None
+
+    def _end_in_time(self, delivery: Delivery) -> None:
+        """Nobody looks at a mail in the middle of a queue: a second copy comes when it expires."""
+        end = delivery.options.expires_at
+        if end is not None:
+            delay_ms = max(0, clock.to_ms(end) - clock.now_ms())
+            self._queue.put_later(delivery.envelope.without_reply(), delivery.mail, delay_ms)
+
+    def _wait_for_turn(self, held: HeldBack, envelope: Envelope, mail: Mail) -> None:
+        assert held.turn is not None  # noqa: S101 - else it waits for a time
+        headers = copy_headers(envelope, mail) | {topology.TURNS: list(held.passed)}
+        self._put_aside(envelope, held.turn, headers)
+
+    def _put_aside(
+        self, envelope: Envelope, key: str, headers: Mapping[str, Any], later: Callable[[], None] | None = None
+    ) -> None:
+        body = envelope.body()
+        self._wait_in_turn(envelope.lane, key, body, headers=headers, message_id=envelope.id, later=later)
 
     def _retry(self, delivery: Delivery, backoff: Backoff, delay_of: DelayOf) -> None:
         tried = getattr(backoff, "tried", None)
@@ -116,9 +188,18 @@ class Desk:
             raise Backoff.Expired(f"its next attempt would be later than expires_at {clock.iso(end)}")
 
     def _continue(
-        self, delivery: Delivery, change: Change, status: Status, delay_ms: int, *, is_news: bool = True
+        self,
+        delivery: Delivery,
+        change: Change,
+        status: Status,
+        delay_ms: int,
+        *,
+        is_news: bool = True,
+        onward: Onward | None = None,
     ) -> None:
-        """On to another attempt after *delay_ms*; nobody is told again what is no news."""
+        """
+        On to another attempt, by default after *delay_ms*; nobody is told again what is no news.
+        """
         mail = waiting(change.mail, status, clock.iso(clock.later(delay_ms / 1000)))
         change = replace(change, mail=mail)
         settled = {address: state for address, state in mail.recipients.items() if Status(state["status"]).is_final}
@@ -132,13 +213,14 @@ class Desk:
         except StoreDown:
             envelope = replace(envelope, unrecorded=[*delivery.envelope.unrecorded, change.to_json()])
         more = {topology.HELD: True} if status == Status.HELD else {}
+        put = onward or partial(self._queue.put_later, delay_ms=delay_ms, more=more)
         try:
-            self._queue.put_later(envelope, mail, delay_ms, more=more)
+            put(envelope, mail)
         except TooLarge:
             # who is settled stands in the ledger too, and the copy that came was small enough
             if envelope.unrecorded:
                 raise
-            self._queue.put_later(replace(delivery.envelope, unrecorded=()), mail, delay_ms, more=more)
+            put(replace(delivery.envelope, unrecorded=()), mail)
         self._ledger.carried(mail.id)
         self._count(delivery, change)
         if is_news or callers:
@@ -221,6 +303,11 @@ class Desk:
 
 def _unreported(_envelope: Envelope, _mail: Mail) -> None:
     """No sender is told."""
+
+
+def _nowhere(*_what: object, **_more: object) -> NoReturn:
+    """Nothing is limited, so nothing has to wait."""
+    raise AssertionError("there are no limits")
 
 
 def _uncounted(_delivery: Delivery, _change: Change) -> None:

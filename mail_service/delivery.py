@@ -21,13 +21,14 @@ from mail_service.backoff import MailBackoff, backoff_class
 from mail_service.envelope import Envelope
 from mail_service.errors import InvalidMessage
 from mail_service.guard import NO_GUARD, Guard
-from mail_service.handover import Handed, HandsOver, Round
+from mail_service.handover import Handed, HandsOver, Round, Turn
 from mail_service.hard_bounces import Offers, nobody
 from mail_service.holds import SOONER, Held, Keeper, Pauses
 from mail_service.ledger.records import (
     Attempt,
     Change,
     Copy,
+    Crowded,
     Granted,
     InFlight,
     Interrupted,
@@ -39,13 +40,14 @@ from mail_service.ledger.records import (
     recipient,
 )
 from mail_service.ledger.suppressions import all_are_done
+from mail_service.limits.keys import HELD_BY_A_LIMIT, MAILER, NO_RULES, Rules, in_words
 from mail_service.logs import say
 from mail_service.mailers import Mailer
 from mail_service.message import Options
 from mail_service.message.references import has_any, require_own
 from mail_service.outcome import Diagnosis, Kind, Receipt, Status
 from mail_service.routing import choose
-from mail_service.settings import Settings
+from mail_service.settings import Limit, Settings
 from mail_service.settling import (
     MOST_DEATHS,
     Settled,
@@ -67,6 +69,8 @@ BUSY_MS = 1000
 EARLY_MS = 1000
 #: seconds; a provider that asks for more is looked at all the same
 LONGEST_HOLD_S = 7 * 86_400
+#: a mail whose turn comes sooner stands nowhere as held, seconds
+UNNOTED_S = 1.0
 DOORS = ("send", "submit", "event")
 #: What a count in a header may be; PostgreSQL's integer ends at twice this.
 LARGEST_NUMBER = 1_000_000_000
@@ -89,6 +93,12 @@ class Delivery:
     def attempts(self) -> int:
         """Attempts that this copy knows of."""
         return self.mail.attempts
+
+    @property
+    def passed(self) -> tuple[str, ...]:
+        """The keys of the limits whose turn it has had."""
+        keys = self.headers.get(topology.TURNS)
+        return tuple(key for key in keys if isinstance(key, str)) if isinstance(keys, list) else ()
 
     @property
     def early_ms(self) -> int:
@@ -195,9 +205,26 @@ class HeldBack:
     delay_ms: int
     #: nobody was told yet that it is held, and why
     is_news: bool
+    #: it waits for its turn with the limit of this key, however long that takes
+    turn: str | None = None
+    #: the keys whose turn it has had, and keeps
+    passed: Sequence[str] = ()
 
 
-Verdict = Postponed | Dropped | Misplaced | Tried | HeldBack
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetAside:
+    """Nothing was attempted; this copy waits for its turn with the limit of *key*."""
+
+    key: str
+    #: the keys whose turn it has had, and keeps
+    passed: Sequence[str]
+    #: as it is to stand in the ledger: held
+    mail: Mail
+    #: it waits long enough for somebody to ask about it
+    is_noted: bool
+
+
+Verdict = SetAside | Postponed | Dropped | Misplaced | Tried | HeldBack
 
 
 class Claims(Protocol):
@@ -225,10 +252,14 @@ class Courier:
         guard: Guard = NO_GUARD,
         hard_bounces: Offers = nobody,
         storeroom: Storeroom = NO_STORE,
+        rules: Rules = NO_RULES,
+        turn_in_s: Callable[[str, str], float] = lambda _key, _lane: 0.0,
     ) -> None:
         self._hard_bounces = hard_bounces
         self._settings = settings
         self._storeroom = storeroom
+        self._rules = rules
+        self._turn_in_s = turn_in_s
         self._guard = guard
         self._pauses = pauses
         self._ledger = ledger
@@ -266,13 +297,49 @@ class Courier:
             self._ledger.accept(delivery.mail, delivery.content)
         if wait_ms := self._wait_for_send_at(delivery) or self._still_held(delivery):
             return Postponed(delay_ms=wait_ms, mail=delivery.mail)
+        limits = self._limits_of(delivery)
+        if (key := _next_turn(limits, delivery.passed)) is not None:
+            return self._set_aside(delivery, key, limits[key], delivery.passed)
         copy = Copy(
-            mail=delivery.mail, redelivered=delivery.redelivered, replay=bool(delivery.headers.get(topology.REPLAY))
+            mail=delivery.mail,
+            redelivered=delivery.redelivered,
+            replay=bool(delivery.headers.get(topology.REPLAY)),
+            slots={key: limit.concurrency for key, limit in limits.items() if limit.concurrency is not None},
         )
         with self._storeroom.room_for(delivery.canonical) as wait_ms:
             if wait_ms:
                 return Postponed(delay_ms=wait_ms, mail=delivery.mail)
-            return self._act_on(delivery, self._ledger.claim(copy))
+            claim = self._ledger.claim(copy)
+            if isinstance(claim, Crowded):
+                passed = [key for key in delivery.passed if key != claim.key]
+                return self._set_aside(delivery, claim.key, limits[claim.key], passed)
+            return self._act_on(delivery, claim)
+
+    def _limits_of(self, delivery: Delivery) -> Mapping[str, Limit]:
+        """The limits that a mail is under now. What has expired only has to be ended, which no limit is about."""
+        if not self._rules.are_any or _has_expired(delivery):
+            return {}
+        mail = delivery.mail
+        limits = self._rules.of(mail.mailer, mail.tenant, mail.recipients)
+        others = [key for key in delivery.passed if key.startswith(MAILER) and key not in limits]
+        if not others:
+            return limits
+        # it has waited for one that stands in for its own mailer, which is passed over
+        own = self._rules.of_mailer(mail.mailer, mail.tenant)
+        known = {key: limit for key in others if (limit := self._rules.limit_of(key))}
+        return {key: limit for key, limit in limits.items() if key not in own} | known
+
+    def _set_aside(self, delivery: Delivery, key: str, limit: Limit, passed: Sequence[str]) -> SetAside:
+        """It waits for its turn; who waits longer than a moment is held, and whoever asks is told."""
+        wait_s = self._turn_in_s(key, delivery.mail.priority)
+        text = f"{HELD_BY_A_LIMIT} {in_words(key, limit)}"
+        mail = replace(
+            _all_held(delivery.mail, text),
+            status=Status.HELD,
+            next_attempt_at=clock.iso(clock.later(wait_s)),
+            updated_at=clock.now_iso(),
+        )
+        return SetAside(key=key, passed=passed, mail=mail, is_noted=wait_s > UNNOTED_S)
 
     def _act_on(self, delivery: Delivery, claim: Any) -> Verdict:
         match claim:
@@ -401,20 +468,33 @@ class Courier:
             )
         if pause := self._pauses.of(mail):
             return self._hold_back(delivery, mail, pause)
-        handed = self._handover.attempt(delivery.envelope, delivery.canonical, mail)
+        handed = self._handover.attempt(delivery.envelope, delivery.canonical, mail, passed=delivery.passed)
         if isinstance(handed, Held):
             return self._hold_back(delivery, mail, handed)
+        if isinstance(handed, Turn):
+            return self._hold_for_a_turn(delivery, mail, handed)
         return self._conclude(delivery, mail, handed)
 
     def _hold_back(self, delivery: Delivery, mail: Mail, held: Held) -> HeldBack:
         """Nobody was asked: the mailer is held, and this mail with it."""
-        change = self._change(
-            delivery, replace(mail, recipients=mail.with_open(Status.HELD, held.text), error=held.text), None
-        )
+        change = self._change(delivery, _all_held(mail, held.text), None)
         return HeldBack(
             change=change,
             delay_ms=self._hold_ms(held.seconds),
             is_news=(mail.status, mail.error) != (Status.HELD, held.text),
+        )
+
+    def _hold_for_a_turn(self, delivery: Delivery, mail: Mail, turn: Turn) -> HeldBack:
+        """Its mailer is held, and another one that stands in for it has a limit."""
+        text = f"{HELD_BY_A_LIMIT} {in_words(turn.key, turn.limit)}"
+        own = self._rules.of_mailer(mail.mailer, mail.tenant)
+        return HeldBack(
+            change=self._change(delivery, _all_held(mail, text), None),
+            delay_ms=math.ceil(self._turn_in_s(turn.key, mail.priority) * 1000),
+            is_news=(mail.status, mail.error) != (Status.HELD, text),
+            turn=turn.key,
+            # a turn of the mailer that is held would be stale when this one comes
+            passed=[key for key in delivery.passed if key not in own],
         )
 
     def _settle_interrupted(self, delivery: Delivery, mail: Mail) -> Verdict:
@@ -480,6 +560,35 @@ class Courier:
         mail = replace(mail, generation=mail.generation + 1, updated_at=clock.now_iso())
         content = None if mail.status == Status.SENT else delivery.content
         return Change(mail=mail, attempts=attempts or (), content=content)
+
+
+def _next_turn(limits: Mapping[str, Limit], passed: Sequence[str]) -> str | None:
+    return next((key for key in limits if key not in passed), None)
+
+
+def _all_held(mail: Mail, text: str) -> Mail:
+    """*mail* as it is while it waits for what *text* says."""
+    return replace(mail, recipients=mail.with_open(Status.HELD, text), error=text)
+
+
+def with_turn(headers: Mapping[str, Any], key: str) -> list[Any]:
+    """What stands in the header for the turns that a copy has had, with that of *key*."""
+    passed = headers.get(topology.TURNS)
+    return [*(passed if isinstance(passed, list) else ()), key]
+
+
+def made_use(result: object, exc: BaseException | None, key: str) -> bool:
+    """Whether what the handler answered, or raised, took up the turn that the mail had with *key*."""
+    match exc or result:
+        case SetAside(passed=passed):
+            return key in passed
+        case HeldBack(turn=turn, change=change, passed=passed):
+            return key in passed if turn is not None else bool(change.attempts)
+        case Tried(change=change):
+            return bool(change.attempts)
+        case None | Postponed() | Dropped() | Misplaced():
+            return False
+    return True
 
 
 def _remaining_ms(mail: Mail) -> int:

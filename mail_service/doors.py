@@ -42,6 +42,7 @@ def health_of(runtime: Runtime) -> dict[str, dict[str, Any]]:
         runtime.mailers.all(),
         runtime.keeper.holds(),
         _pauses(runtime),
+        limits=runtime.turnstiles.in_words(),
     )
 
 

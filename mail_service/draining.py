@@ -25,8 +25,7 @@ from mail_service.amqp import connecting
 from mail_service.amqp.lanes import declare_all
 from mail_service.amqp.publisher import PublishFailed
 from mail_service.amqp.retrying import BackoffPublisher, kept_headers, raw_body
-from mail_service.closing import Desk
-from mail_service.delivery import Delivery, read
+from mail_service.delivery import Delivery, read, with_turn
 from mail_service.errors import InvalidMessage, Unavailable
 from mail_service.ledger import StoreDown
 from mail_service.ledger.records import Change
@@ -104,14 +103,7 @@ class _Pass:
         self._limits = limits
         self._is_stopped = False
         self._delay_of = BackoffPublisher().delay_ms
-        self._desk = Desk(
-            runtime.ledger,
-            runtime.queue,
-            runtime.announcer,
-            report=runtime.report,
-            count=self._note,
-            storeroom=runtime.storeroom,
-        )
+        self._desk = runtime.a_desk(self._note)
         self.done: Counter[str] = Counter()
 
     def stop(self) -> None:
@@ -125,6 +117,10 @@ class _Pass:
         for lane in topology.LANES:
             with connection.channel() as channel:
                 self._drain(topology.lane_queue(lane)(channel))
+        for queue in self._runtime.turnstiles.known():
+            if topology.is_there(connection, queue.name):
+                with connection.channel() as channel:
+                    self._drain(topology.work_queue(queue.name)(channel), queue.key)
 
     def tend(self) -> None:
         """Delete what is old, if that is due and no service does it."""
@@ -139,14 +135,19 @@ class _Pass:
             raise Lost
         eventlet.sleep(seconds)
 
-    def _drain(self, queue: Any) -> None:
+    def _drain(self, queue: Any, key: str | None = None) -> None:
+        """What waits in *queue*; behind a limit, of this *key*, as much of it as may go now."""
         # what is put off for a moment comes back behind those that are there now, and is for another pass
         for _ in range(queue.queue_declare(passive=True).message_count):
             if self._is_stopped or self._limits.are_reached(self.done):
                 return
+            if key is not None and not self._runtime.turnstiles.may_pass(key):
+                return
             message = queue.get(no_ack=False)
             if message is None:
                 return
+            if key is not None:
+                message.headers[topology.TURNS] = with_turn(message.headers, key)
             before = self.done.total()
             self._settle(message)
             if self._limits.throttle_s and self.done.total() > before:

@@ -17,6 +17,7 @@ from mail_service.ledger.pauses import HELD_BY_A_PAUSE, Pause
 from mail_service.ledger.records import RAW, Attempt, Mail
 from mail_service.ledger.suppressions import ON_THE_LIST
 from mail_service.ledger.waiting import CANCELLED
+from mail_service.limits.keys import HELD_BY_A_LIMIT
 from mail_service.outcome import Kind, Status
 
 #: how Python begins a traceback, which the error log shows whole
@@ -159,10 +160,18 @@ def _why_it_is_held(mail: Mail, holds: Sequence[Hold]) -> tuple[str, str]:
         return "It was held by a pause, which is over.", f"It is on its way again; at the latest: {_at(mail)}."
     if holds:
         return f"It is held: {error}.", _release_of(mail, holds[0])
+    if error.startswith(HELD_BY_A_LIMIT):
+        return f"It is held: {error}.", _turn_of(mail)
     return (
         f"It is held: {error}.",
         f"{_at(mail)}: looked at again. `mail-service retry-now` does not wait for that.",
     )
+
+
+def _turn_of(mail: Mail) -> str:
+    soon = mail.next_attempt_at is None or mail.next_attempt_at <= clock.now_iso()
+    when = "any moment now" if soon else f"at about {mail.next_attempt_at}"
+    return f"It goes on by itself when its turn comes, {when}; higher priorities go before it."
 
 
 def _release_of(mail: Mail, hold: Hold) -> str:

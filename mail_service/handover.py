@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -21,10 +21,12 @@ from mail_service.deadline import Deadline
 from mail_service.diagnosis import Context
 from mail_service.envelope import Envelope
 from mail_service.guard import NO_GUARD, Guard
-from mail_service.holds import Held, Keeper, Pauses
+from mail_service.holds import Held, Keeper, Pauses, Ticket
 from mail_service.ledger.records import Mail
+from mail_service.limits.keys import MAILER, NO_RULES, Rules
 from mail_service.mailers import Classifier, Mailer, unwrap
 from mail_service.outcome import Diagnosis, Kind, Receipt, Scope
+from mail_service.settings import Limit
 
 #: of an attempt's time, what has to be left for another mailer to be tried, seconds
 LEAST_TIME_S = 1.0
@@ -52,6 +54,14 @@ class Handed:
     backoff: Backoff | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turn:
+    """Nobody was asked: a mailer that might have been has a limit, and this mail has to wait for its turn there."""
+
+    key: str
+    limit: Limit
+
+
 class Chains(Protocol):
     """As much of the ``MailerBook`` as an attempt needs."""
 
@@ -64,9 +74,16 @@ class HandsOver(Protocol):
     """What a worker asks to hand a mail over."""
 
     def attempt(
-        self, envelope: Envelope, canonical: Mapping[str, Any], mail: Mail, within_s: float | None = None
-    ) -> Handed | Held:
-        """Receipts for everybody who waits, or Held when nobody may be asked."""
+        self,
+        envelope: Envelope,
+        canonical: Mapping[str, Any],
+        mail: Mail,
+        within_s: float | None = None,
+        *,
+        passed: Collection[str] = (),
+        is_further: bool = False,
+    ) -> Handed | Held | Turn:
+        """Receipts for everybody who waits, or Held or a Turn when nobody may be asked."""
         ...
 
 
@@ -76,6 +93,7 @@ class Handover:
 
     Args:
         classify: Must not raise: see ``guarded``.
+        enter: Whether the mail of this id may be handed over under the limit of this key at once, without waiting.
     """
 
     def __init__(
@@ -87,7 +105,11 @@ class Handover:
         keeper: Keeper,
         pauses: Pauses,
         guard: Guard = NO_GUARD,
+        rules: Rules = NO_RULES,
+        enter: Callable[[str, Limit, str], bool] = lambda _key, _limit, _mail_id: True,
     ) -> None:
+        self._rules = rules
+        self._enter = enter
         self._guard = guard
         self._pauses = pauses
         self._mailers = mailers
@@ -96,19 +118,28 @@ class Handover:
         self._keeper = keeper
 
     def attempt(
-        self, envelope: Envelope, canonical: Mapping[str, Any], mail: Mail, within_s: float | None = None
-    ) -> Handed | Held:
+        self,
+        envelope: Envelope,
+        canonical: Mapping[str, Any],
+        mail: Mail,
+        within_s: float | None = None,
+        *,
+        passed: Collection[str] = (),
+        is_further: bool = False,
+    ) -> Handed | Held | Turn:
         """
-        Receipts for everybody who waits, or Held when every mailer that may be asked is held.
+        Receipts for everybody who waits, or Held when every mailer that may be asked is held, or the Turn to wait for.
 
         Args:
             within_s: Seconds, where less than ``attempt_timeout`` is left.
+            passed: The keys of the limits whose turn the mail has had.
+            is_further: Another part of the mail has used these turns: this one goes if one is free at once.
         """
         sender = message.author(canonical)
         rounds: list[Round] = []
         outcome: dict[str, Receipt] = {}
         waiting: Sequence[str] = mail.open_recipients
-        held: Held | None = None
+        held: Held | Turn | None = None
         backoff, on_unknown = None, "retry"
         end = time.monotonic() + (self._deadline.seconds if within_s is None else within_s)
         for mailer in self._mailers.chain(mail.mailer, mail.tenant):
@@ -118,9 +149,11 @@ class Handover:
             if (rounds or held) and self._pauses.stop(mail, mailer.name):
                 # one that is paused does not stand in for another either
                 continue
-            leave = self._keeper.admit(mailer.name, mail.id, sender, mail.priority)
-            if isinstance(leave, Held):
-                held = held or leave
+            own = () if is_further else passed
+            turn = self._turn_with(mailer, mail.id, own, may_enter=bool(rounds) or is_further)
+            leave = turn or self._keeper.admit(mailer.name, mail.id, sender, mail.priority)
+            if not isinstance(leave, Ticket):
+                held = _rather(held, leave)
                 continue
             at, started = clock.now_iso(), time.monotonic()
             try:
@@ -129,7 +162,7 @@ class Handover:
                 self._keeper.abandon(leave)
                 raise
             self._keeper.note(leave, receipts)
-            if leave.given.is_probe and all(_is_down(each.diagnosis) for each in receipts):
+            if leave.given.is_probe and _are_down(receipts):
                 # the mail was only to find out, which costs it no attempt
                 held = held or self._keeper.reason_to_wait(mailer.name)
                 if held is not None:
@@ -143,6 +176,16 @@ class Handover:
         if not rounds:
             return held or self._without_a_mailer(mail)
         return Handed(rounds=rounds, receipts=list(outcome.values()), on_unknown=on_unknown, backoff=backoff)
+
+    def _turn_with(self, mailer: Mailer, mail_id: str, passed: Collection[str], *, may_enter: bool) -> Turn | None:
+        """The limit of a mailer whose turn the mail has not had, and with *may_enter* does not have at once either."""
+        key = f"{MAILER}{mailer.name}"
+        if not self._rules.are_any or key in passed:
+            return None
+        limit = self._rules.limit_of(key)
+        if limit is None or (may_enter and self._enter(key, limit, mail_id)):
+            return None
+        return Turn(key=key, limit=limit)
 
     @staticmethod
     def _without_a_mailer(mail: Mail) -> Handed:
@@ -228,6 +271,15 @@ def _may_another_try(diagnosis: Diagnosis) -> bool:
 def _is_down(diagnosis: Diagnosis) -> bool:
     """The mailer cannot be used at all, and the mail certainly was not taken."""
     return diagnosis.kind == Kind.TRANSIENT and diagnosis.concerns == Scope.MAILER and diagnosis.certainly_not_sent
+
+
+def _rather(before: Held | Turn | None, now: Held | Turn) -> Held | Turn:
+    """What to wait for: the first, but rather for a turn, which comes for certain."""
+    return now if before is None or (isinstance(now, Turn) and isinstance(before, Held)) else before
+
+
+def _are_down(receipts: Sequence[Receipt]) -> bool:
+    return all(_is_down(each.diagnosis) for each in receipts)
 
 
 def _better(before: Receipt | None, now: Receipt) -> Receipt:

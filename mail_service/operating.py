@@ -151,12 +151,14 @@ def health(
     mailers: Mapping[str, Mailer],
     holds: Sequence[Hold] = (),
     pauses: Sequence[Pause] = (),
+    *,
+    limits: Sequence[str] = (),
 ) -> dict[str, dict[str, Any]]:
     """
     Ask every part at once how it is: ``{"broker": {"ok", "text"}, "database": …, "mailer default": …}``.
 
-    A mailer that is held is not asked: its next mail is. Where something is paused, the part ``pauses`` says so, which
-    is no fault.
+    A mailer that is held is not asked: its next mail is. Where something is paused, or waits because of a limit, the
+    parts ``pauses`` and ``limits`` say so, which is no fault.
     """
     checks: dict[str, Callable[[], str]] = {
         "broker": lambda: _check_broker(connect),
@@ -165,7 +167,7 @@ def health(
     held = {f"mailer {hold.mailer}": _as_part(hold) for hold in holds if not hold.sender}
     checks |= {f"mailer {name}": mailer.check for name, mailer in mailers.items() if f"mailer {name}" not in held}
     greenlets = {name: eventlet.spawn(_checked, check) for name, check in checks.items()}
-    return {name: greenlet.wait() for name, greenlet in greenlets.items()} | held | _paused(pauses)
+    return {name: greenlet.wait() for name, greenlet in greenlets.items()} | held | _paused(pauses) | _limited(limits)
 
 
 def _as_part(hold: Hold) -> dict[str, Any]:
@@ -174,6 +176,10 @@ def _as_part(hold: Hold) -> dict[str, Any]:
 
 def _paused(pauses: Sequence[Pause]) -> dict[str, dict[str, Any]]:
     return {"pauses": {"ok": True, "text": "; ".join(pause.text for pause in pauses)}} if pauses else {}
+
+
+def _limited(limits: Sequence[str]) -> dict[str, dict[str, Any]]:
+    return {"limits": {"ok": True, "text": "; ".join(limits)}} if limits else {}
 
 
 def _check_database(check: Callable[[], None]) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -24,10 +24,11 @@ from mail_service.diagnosis import DeadlineExceeded
 from mail_service.diagnosis.reading import described
 from mail_service.envelope import Envelope
 from mail_service.errors import InvalidMessage
-from mail_service.handover import LEAST_TIME_S, Handed, HandsOver, Round, receipts_for, traceback_of
+from mail_service.handover import LEAST_TIME_S, Handed, HandsOver, Round, Turn, receipts_for, traceback_of
 from mail_service.holds import Held
 from mail_service.hooks import Context, Hook, Part, Refused
 from mail_service.ledger.records import Mail
+from mail_service.limits.keys import HELD_BY_A_LIMIT, in_words
 from mail_service.outcome import Diagnosis, Kind, Receipt, Scope
 from mail_service.settings import Settings
 from mail_service.settling import state_of
@@ -36,6 +37,9 @@ from mail_service.settling import state_of
 Note = Callable[[Mail], None]
 #: seconds; a note writes all recipients down, so a thousand parts are not as many notes
 NOTE_EVERY_S = 0.5
+
+#: until the parts that found no turn free wait for the mail's next one, seconds
+TURN_S = 1.0
 
 #: after one of these a recipient is not attempted again
 _OVER = frozenset({Kind.ACCEPTED, Kind.PERMANENT})
@@ -98,8 +102,15 @@ class Preparing:
         self._note = note
 
     def attempt(
-        self, envelope: Envelope, canonical: Mapping[str, Any], mail: Mail, within_s: float | None = None
-    ) -> Handed | Held:
+        self,
+        envelope: Envelope,
+        canonical: Mapping[str, Any],
+        mail: Mail,
+        within_s: float | None = None,
+        *,
+        passed: Collection[str] = (),
+        is_further: bool = False,
+    ) -> Handed | Held | Turn:
         """See ``Handover.attempt``. Whatever a hook does ends in receipts."""
         end = time.monotonic() + (self._deadline.seconds if within_s is None else within_s)
         total = _Sum()
@@ -108,17 +119,25 @@ class Preparing:
             shares = [
                 made for share in shares for made in self._through(path, hook, share, (envelope, mail), end, total)
             ]
-        held = self._hand_over(shares, envelope, mail, end, total)
+        held = self._hand_over(shares, envelope, mail, end, total, passed=passed, is_further=is_further)
         if held and not total.receipts and not total.unasked:
             return held[0][1]
         total.receipts += [each for share, one in held for each in receipts_for(share.waiting, _as_diagnosis(one))]
         return total.handed(mail.mailer)
 
     def _hand_over(
-        self, shares: Sequence[_Share], envelope: Envelope, mail: Mail, end: float, total: _Sum
-    ) -> list[tuple[_Share, Held]]:
+        self,
+        shares: Sequence[_Share],
+        envelope: Envelope,
+        mail: Mail,
+        end: float,
+        total: _Sum,
+        *,
+        passed: Collection[str],
+        is_further: bool,
+    ) -> list[tuple[_Share, Held | Turn]]:
         """Each part in turn, while there is time; answers those that nobody may be asked about now."""
-        held: list[tuple[_Share, Held]] = []
+        held: list[tuple[_Share, Held | Turn]] = []
         noted = time.monotonic()
         for number, share in enumerate(shares):
             left_s = end - time.monotonic()
@@ -126,8 +145,10 @@ class Preparing:
                 total.receipts += receipts_for(share.waiting, _LATE)
                 continue
             alone = replace(mail, recipients={address: mail.recipients[address] for address in share.waiting})
-            answer = self._handover.attempt(envelope, share.canonical, alone, left_s)
-            if isinstance(answer, Held):
+            # each part is a mail for whoever counts them, and the turn was for one
+            later = is_further or bool(number)
+            answer = self._handover.attempt(envelope, share.canonical, alone, left_s, passed=passed, is_further=later)
+            if isinstance(answer, Held | Turn):
                 held.append((share, answer))
                 continue
             total.add(answer)
@@ -227,8 +248,10 @@ _LATE = Diagnosis(
 )
 
 
-def _as_diagnosis(held: Held) -> Diagnosis:
+def _as_diagnosis(held: Held | Turn) -> Diagnosis:
     """For a part that has to wait while others were handed over."""
+    if isinstance(held, Turn):
+        held = Held(seconds=TURN_S, text=f"{HELD_BY_A_LIMIT} {in_words(held.key, held.limit)}")
     return Diagnosis(
         kind=Kind.THROTTLED,
         text=held.text,

@@ -24,7 +24,7 @@ from mail_service.bouncing import Bouncer
 from mail_service.client import asking
 from mail_service.closing import Desk
 from mail_service.deadline import Deadline
-from mail_service.delivery import Courier, read
+from mail_service.delivery import Courier, Delivery, read
 from mail_service.envelope import Envelope
 from mail_service.errors import ConfigurationError, InvalidMessage
 from mail_service.fetching import Fetching
@@ -36,8 +36,12 @@ from mail_service.ledger import Ledger, StoreDown
 from mail_service.ledger.database import Database
 from mail_service.ledger.errorlog import ErrorLog
 from mail_service.ledger.holdings import Hold, Holdings
+from mail_service.ledger.ledger import OWNER_MARGIN_S
 from mail_service.ledger.pauses import PauseList
 from mail_service.ledger.records import RAW, Change, Copy, Mail
+from mail_service.ledger.turns import Turns, Wish
+from mail_service.limits.keys import Rules
+from mail_service.limits.turnstiles import Turnstiles
 from mail_service.logs import quiet_the_stack
 from mail_service.mailers import signing
 from mail_service.mailers.book import MailerBook
@@ -48,7 +52,7 @@ from mail_service.outcome import Status
 from mail_service.preparing import Preparing
 from mail_service.releasing import Releaser, held_by, only
 from mail_service.retention import Passes
-from mail_service.settings import Settings, check_imports, load_settings
+from mail_service.settings import Limit, check_imports, load_settings
 from mail_service.settling import ended
 from mail_service.storeroom import Storeroom
 from mail_service.traced import Traced
@@ -112,7 +116,6 @@ class Runtime:
         quiet_the_stack()
         self.settings = load_settings(config)
         configure_django()
-        _name_what_does_nothing_yet(self.settings)
         if mistakes := check_imports(self.settings) + signing.problems(self.settings.dkim):
             raise ConfigurationError("\n".join(mistakes))
         for caution in cautions(self.settings):
@@ -125,11 +128,8 @@ class Runtime:
         trace = self.settings.tracing
         self.tracing = Tracing(import_from_path(trace)) if trace else NO_TRACING
         self.storeroom = Storeroom(self.settings.blobs, keeps=self.settings.content_of)
-        self.ledger = Ledger(
-            self.database, attempt_timeout_s=self.settings.attempt_timeout, keeps=self.settings.content_of
-        )
-        self.patient_ledger = PatientLedger(self.ledger)
         self.error_log = ErrorLog(self.database)
+        self.turns = Turns(self.database)
         self.announcer = Announcer(self.publisher, config)
         self.deadline = Deadline(self.settings.attempt_timeout)
         classify = guarded(import_from_path(self.settings.classifier))
@@ -140,6 +140,15 @@ class Runtime:
             load=import_from_path(load) if load else None,
             guard=Deadline(LOAD_WITHIN_S).run,
         )
+        rules = Rules(self.settings, self.mailers.limit_of, self._limit_of_key)
+        self.ledger = Ledger(
+            self.database,
+            attempt_timeout_s=self.settings.attempt_timeout,
+            keeps=self.settings.content_of,
+            has_slots=rules.are_any,
+        )
+        self.patient_ledger = PatientLedger(self.ledger)
+        self.turnstiles = Turnstiles(rules, self.turns, self.queue, self._connect)
         self.holdings = Holdings(self.database, self.ledger)
         self.releaser = Releaser(self.error_log, self.queue)
         self.keeper = Keeper(
@@ -169,6 +178,8 @@ class Runtime:
             keeper=self.keeper,
             pauses=self.pauses,
             guard=guard,
+            rules=rules,
+            enter=self._enter,
         )
         self.courier = Courier(
             self.settings,
@@ -180,17 +191,25 @@ class Runtime:
             guard=guard,
             hard_bounces=hard_bounces.offers(self.settings.hard_bounces),
             storeroom=self.storeroom,
+            rules=rules,
+            turn_in_s=self.turnstiles.wait_s,
         )
         self.report = self._bouncer()
-        self.desk = Desk(
+        self.desk = self.a_desk(self.metrics.closed if self.metrics is not None else None)
+        self.users = 0
+
+    def a_desk(self, count: Callable[[Delivery, Change], None] | None) -> Desk:
+        """What closes attempts, and has them counted."""
+        return Desk(
             self.ledger,
             self.queue,
             self.announcer,
             report=self.report,
-            count=self.metrics.closed if self.metrics is not None else None,
+            count=count,
             storeroom=self.storeroom,
+            note=self.turns.note,
+            wait_in_turn=self.turnstiles.put,
         )
-        self.users = 0
 
     def _build_stores(self) -> None:
         """The database, the way to the broker, and what counts them where anybody can ask for the numbers."""
@@ -248,6 +267,21 @@ class Runtime:
         except PublishFailed:
             return False
 
+    def _limit_of_key(self, key: str) -> Limit | None:
+        """The limit of a mailer by the mailer's key."""
+        found = self.mailers.limit_of(*self.mailers.names_of(key))
+        return found[1] if found else None
+
+    def _enter(self, key: str, limit: Limit, mail_id: str) -> bool:
+        """Whether the turn of a mail that is under way already comes at once."""
+        try:
+            if not any(beat == 0 for beat in self.turns.ask(Wish(key=key, limit=limit, wanted=1)).beats):
+                return False
+            until = clock.iso(clock.later(self.settings.attempt_timeout + OWNER_MARGIN_S))
+            return limit.concurrency is None or self.turns.enter(key, limit.concurrency, mail_id, until)
+        except StoreDown:
+            return False
+
     def _connect(self) -> Any:
         return connecting.connection(self.config)
 
@@ -272,6 +306,7 @@ class Runtime:
         """Let what is in flight finish, for a while."""
         if not self.patient_ledger.stopping:
             self.patient_ledger.stopping = True
+            self.turnstiles.stop()
             self.publisher.hurry()
             eventlet.spawn_after(CUT_SHORT_AFTER_S, self.deadline.cut_short)
 
@@ -279,6 +314,7 @@ class Runtime:
         """Close every connection."""
         for watching in self._watching:
             watching.kill()
+        self.turnstiles.close()
         self.publisher.close()
         self.database.close()
         self.mailers.close()
@@ -359,18 +395,6 @@ class Runtime:
 
 
 _runtimes: dict[int, Runtime] = {}
-
-
-def _name_what_does_nothing_yet(settings: Settings) -> None:
-    """A setting that is checked but that nothing acts on must not be believed in."""
-    idle = [
-        f"mail.mailers.{mailer.name}.{key}"
-        for mailer in settings.mailers.values()
-        for key in ("limit",)
-        if getattr(mailer, key)
-    ]
-    if idle:
-        _log.warning("nothing acts on these settings yet: %s", ", ".join(idle))
 
 
 def runtime_of(container: Any) -> Runtime:

@@ -43,12 +43,25 @@ LOOK_S = 0.1
 LONGEST_STOP_S = 27
 
 
+class Provider:
+    """What a provider of the queue consumer may do besides; by default nothing."""
+
+    def put_aside(self, _message: Message) -> bool:
+        """Whether a message that just came is settled without a worker; then this has begun."""
+        return False
+
+    def settled(self, _message: Message) -> None:
+        """A message was acknowledged, or given back."""
+
+
 class QueueConsumer(NamekoQueueConsumer):
     """Consumes for all entrypoints of one container over one connection."""
 
     def __init__(self) -> None:
         super().__init__()
         self._pending: set[int] = set()
+        #: of those, what came over another connection, which may live longer than this one
+        self._apart: set[int] = set()
         self._connected = False
         #: when `stop` gives up, by the monotonic clock; set by the first provider that leaves
         self._stop_until: float | None = None
@@ -96,7 +109,7 @@ class QueueConsumer(NamekoQueueConsumer):
         Called after each (re)connection; every provider declares what it consumes, since it may have been deleted.
         """
         # what was taken over the old connection belongs to the broker again, whoever still works on it
-        self._pending.clear()
+        self._pending &= self._apart
         for message in self._slots.forget_waiting():
             self._handlers.pop(id(message), None)
         self._make_room()
@@ -131,8 +144,27 @@ class QueueConsumer(NamekoQueueConsumer):
         """A message arrived, in whatever state. The provider settles it by ``ack_message`` or ``requeue_message``."""
         self._pending.add(id(message))
         self._handlers[id(message)] = provider
-        self._slots.add(message)
+        if not provider.put_aside(message):
+            self._slots.add(message)
+            self._look_again()
+
+    def take_first(self, provider: Any, message: Message) -> None:
+        """A message whose turn it is, taken over another connection: it gets the next slot."""
+        self._pending.add(id(message))
+        self._apart.add(id(message))
+        self._handlers[id(message)] = provider
+        self._slots.add(message, first=True)
         self._look_again()
+
+    @property
+    def has_room(self) -> bool:
+        """Whether `take_first` may be called."""
+        return self._stop_until is None and not self.should_stop and self._slots.has_room
+
+    @property
+    def is_full(self) -> bool:
+        """Whether a message that comes now has to wait for a slot."""
+        return self._slots.are_taken
 
     def _look_again(self) -> None:
         """Those who are at work may turn out to be slow."""
@@ -167,8 +199,11 @@ class QueueConsumer(NamekoQueueConsumer):
             _log.info("the broker takes a message back, the connection broke (%s)", type(exc).__name__)
         finally:
             self._pending.discard(id(message))
-            self._handlers.pop(id(message), None)
+            self._apart.discard(id(message))
+            provider = self._handlers.pop(id(message), None)
             self._slots.done(message)
+            if provider is not None:
+                provider.settled(message)
 
     def on_iteration(self) -> None:
         self._cancel_consumers_if_requested()
@@ -208,7 +243,7 @@ class QueueConsumer(NamekoQueueConsumer):
 
     def _return_waiting(self) -> None:
         """What nobody has begun belongs to another process."""
-        for message in self._slots.forget_waiting():
+        for message in [*self._slots.forget_first(), *self._slots.forget_waiting()]:
             self.requeue_message(message)
 
     def _may_wait(self) -> bool:

@@ -16,10 +16,12 @@ from mail_service.amqp.publisher import PublishFailed
 from mail_service.amqp.retrying import STORE_AGAIN_MS, Consumer, kept_headers, raw_body
 from mail_service.backoff import levels_for, levels_of
 from mail_service.closing import CARRY_MS
-from mail_service.delivery import BUSY_MS, read
+from mail_service.delivery import BUSY_MS, made_use, read, with_turn
 from mail_service.envelope import Envelope
 from mail_service.errors import InvalidMessage
 from mail_service.ledger import StoreDown
+from mail_service.limits.keys import LANE
+from mail_service.limits.turnstile import Turnstile
 from mail_service.tracing import Carrier
 from mail_service.wiring import Runtime, Stopping
 
@@ -32,7 +34,10 @@ def declare_all(connection: Connection, runtime: Runtime) -> None:
     levels = levels_for([BUSY_MS, CARRY_MS, STORE_AGAIN_MS]).union(topology.hold_levels(settings.hold_probe))
     levels = levels.union(*(levels_of(schedule) for schedule in settings.schedules.values()))
     topology.declare_all(connection, settings.event_sources, levels)
-    runtime.queue.are_declared(levels)
+    turns = runtime.turnstiles.static_queues()
+    topology.declare(connection, [topology.work_queue(queue.name) for queue in turns])
+    runtime.queue.are_declared(levels, [queue.name for queue in turns])
+    runtime.turnstiles.are_declared(turns)
 
 
 class LaneConsumer(Consumer):
@@ -40,6 +45,9 @@ class LaneConsumer(Consumer):
 
     def __init__(self, lane: str, **kwargs: Any) -> None:
         super().__init__(topology.lane_queue(lane), **kwargs)
+        self.lane = lane
+        #: by their identity: messages that had their turn, and whether they made use of it
+        self._turns: dict[int, tuple[Turnstile, bool]] = {}
 
     @property
     def spare_slots(self) -> int:
@@ -50,10 +58,66 @@ class LaneConsumer(Consumer):
         """All queues, exchanges and delay levels of this configuration."""
         declare_all(connection, self.runtime)
         super().declare(connection)
+        self.runtime.turnstiles.enter(self.lane, self)
+
+    @property
+    def has_room(self) -> bool:
+        """See ``limits.turnstile.Taker``."""
+        room: bool = self.queue_consumer.has_room
+        return room
+
+    def take(self, message: Message, turnstile: Turnstile) -> None:
+        """See ``limits.turnstile.Taker``."""
+        message.headers[topology.TURNS] = with_turn(message.headers, turnstile.key)
+        self._turns[id(message)] = (turnstile, False)
+        self.queue_consumer.take_first(self, message)
+
+    def settled(self, message: Message) -> None:
+        """Tell whoever lets mail pass that a worker may be free, and whether a turn was of use."""
+        turnstiles = self.runtime.turnstiles
+        turnstile, was_used = self._turns.pop(id(message), (None, False))
+        if turnstile is not None:
+            turnstile.done(was_used=was_used)
+        turnstiles.room()
+
+    def put_aside(self, message: Message) -> bool:
+        """
+        Where more mail comes than the workers take, have that of tenants wait in queues of their own, and take turns.
+        """
+        turnstiles, headers = self.runtime.turnstiles, message.headers or {}
+        if not (self.queue_consumer.is_full or turnstiles.has_sharers(self.lane)):
+            return False
+        if topology.STATE in headers or not turnstiles.may_share(self.lane, headers):
+            return False
+        self._spawn(self.share, message)
+        return True
+
+    @property
+    def is_full(self) -> bool:
+        """See ``limits.sorter.Sharer``."""
+        full: bool = self.queue_consumer.is_full
+        return full
+
+    def share(self, message: Message) -> None:
+        """See ``limits.sorter.Sharer``."""
+        try:
+            self.runtime.turnstiles.put(
+                self.lane,
+                f"{LANE}{self.lane}",
+                raw_body(message),
+                headers=_untouched(message),
+                message_id=message.properties.get("message_id"),
+            )
+        except Exception as problem:
+            self.leave(message, problem)
+        else:
+            self.queue_consumer.ack_message(message)
 
     def handle_delivery(self, message: Message) -> None:
         """Start a worker, unless the mail has to wait for its mailer anyway."""
         headers = message.headers or {}
+        if topology.TENANT in headers and self.runtime.turnstiles.may_share(self.lane, headers) and self.is_full:
+            self.runtime.turnstiles.sort(self.lane)
         wait_ms = self.runtime.courier.glance(raw_body(message), headers)
         if wait_ms:
             self._spawn(self._put_off, message, wait_ms)
@@ -62,13 +126,12 @@ class LaneConsumer(Consumer):
 
     def _put_off(self, message: Message, wait_ms: int) -> None:
         """The successor is all that this copy was."""
-        more = {topology.REDELIVERED: True} if message.delivery_info.get("redelivered") else {}
         try:
             self.runtime.queue.delay(
                 raw_body(message),
                 queue=self.queue.name,
                 delay_ms=wait_ms,
-                headers=kept_headers(message) | more,
+                headers=_untouched(message),
                 message_id=message.properties.get("message_id"),
             )
         except Exception as problem:
@@ -90,6 +153,9 @@ class LaneConsumer(Consumer):
             # nothing was attempted
             self.leave(message, exc)
             return
+        if id(message) in self._turns:
+            turnstile, _ = self._turns[id(message)]
+            self._turns[id(message)] = (turnstile, made_use(result, exc, turnstile.key))
         try:
             self.runtime.desk.close(worker_ctx.args[0], result, exc, self.backoff_publisher.delay_ms)
         except Exception as problem:
@@ -110,6 +176,12 @@ class LaneConsumer(Consumer):
                 return
             if envelope.reply_to:
                 self.runtime.announcer.reply(envelope.reply_to, error=exc)
+
+
+def _untouched(message: Message) -> dict[str, Any]:
+    """The headers of a copy that is all that *message* was; a turn that it had is not kept for later."""
+    headers = {name: value for name, value in kept_headers(message).items() if name != topology.TURNS}
+    return headers | ({topology.REDELIVERED: True} if message.delivery_info.get("redelivered") else {})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

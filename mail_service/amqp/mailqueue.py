@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import eventlet
 from eventlet.semaphore import Semaphore
+from kombu import Connection
 
 from mail_service import clock, sizes, topology
 from mail_service.amqp.publisher import Publisher, PublishFailed, Unroutable
@@ -26,9 +27,9 @@ class MailQueue:
     def __init__(self, publisher: Publisher) -> None:
         self._publisher = publisher
         #: to publish to an exchange that is not there closes the channel, which all workers share
-        self._declared_levels: set[int] = set()
-        #: by level, so that nobody uses one that somebody else has only just declared
-        self._declaring: dict[int, Semaphore] = {}
+        self._declared: set[str] = set()
+        #: by name, so that nobody uses one that somebody else has only just declared
+        self._declaring: dict[str, Semaphore] = {}
 
     def put(self, envelope: Envelope, mail: Mail | None = None, *, replay: bool = False) -> None:
         """A copy that is attempted as soon as a worker is free."""
@@ -75,29 +76,52 @@ class MailQueue:
             )
         except PublishFailed:
             # somebody may have deleted it: looked at again before its next use
-            self._declared_levels.discard(level)
+            self._declared.discard(topology.delay_name(level))
             raise
 
     def park(self, body: bytes, *, headers: Mapping[str, Any], message_id: str | None = None) -> None:
         """A message that cannot even be stored."""
         self._publish(body, routing_key=topology.PARKED, headers=headers, message_id=message_id)
 
-    def are_declared(self, levels: Iterable[int]) -> None:
-        """Somebody has declared these levels, a while before their first use."""
-        self._declared_levels.update(levels)
+    def are_declared(self, levels: Iterable[int], queues: Iterable[str] = ()) -> None:
+        """Somebody has declared these levels, and these queues, a while before their first use."""
+        self._declared.update(map(topology.delay_name, levels))
+        self._declared.update(queues)
+
+    def put_aside(self, body: bytes, *, queue: str, headers: Mapping[str, Any], message_id: str | None = None) -> None:
+        """Any message, into a *queue* where it waits for its turn; declared here where it is not there."""
+        self.declare_turn(queue)
+        try:
+            self._publish(body, routing_key=queue, headers=headers, message_id=message_id)
+        except Unroutable:
+            # somebody has deleted it
+            self._declared.discard(queue)
+            self.declare_turn(queue)
+            self._publish(body, routing_key=queue, headers=headers, message_id=message_id)
+
+    def is_ready(self, queue: str) -> bool:
+        """Whether a queue is known to be there, and not only just."""
+        return queue in self._declared
+
+    def declare_turn(self, queue: str) -> None:
+        """Declare a queue where mail waits for its turn."""
+        self._declare_once(queue, lambda connection: topology.declare(connection, [topology.work_queue(queue)]))
 
     def _declare_level(self, level: int) -> None:
-        if level in self._declared_levels:
+        self._declare_once(topology.delay_name(level), lambda connection: topology.declare_delays(connection, [level]))
+
+    def _declare_once(self, name: str, declare: Callable[[Connection], None]) -> None:
+        if name in self._declared:
             return
         # whoever waits for another one's declaration has the same time as who declares
-        with self._publisher.time_limit(), self._declaring.setdefault(level, Semaphore()):
-            if level in self._declared_levels:
+        with self._publisher.time_limit(), self._declaring.setdefault(name, Semaphore()):
+            if name in self._declared:
                 return
-            newborn = not self._publisher.declare(lambda connection: topology.is_declared(connection, level))
-            self._publisher.declare(lambda connection: topology.declare_delays(connection, [level]))
+            newborn = not self._publisher.declare(lambda connection: topology.is_there(connection, name))
+            self._publisher.declare(declare)
             if newborn:
                 eventlet.sleep(NEWBORN_S)
-            self._declared_levels.add(level)
+            self._declared.add(name)
 
     def _publish(self, body: bytes, *, message_id: str | None, exchange: str = "", **where: Any) -> None:
         properties: dict[str, Any] = {"content_type": CONTENT_TYPE, "content_encoding": "utf-8"}

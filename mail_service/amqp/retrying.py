@@ -28,7 +28,7 @@ from nameko_amqp_retry import BackoffPublisher as StockBackoffPublisher
 from nameko_amqp_retry.messaging import Consumer as StockConsumer
 
 from mail_service import topology
-from mail_service.amqp.consuming import QueueConsumer
+from mail_service.amqp.consuming import Provider, QueueConsumer
 from mail_service.amqp.mailqueue import jittered
 from mail_service.amqp.publisher import PublishFailed
 from mail_service.backoff import RETRY_EXCHANGE, CountedMessage
@@ -87,7 +87,7 @@ def raw_body(message: Message) -> bytes:
     return body.encode("utf-8", "surrogateescape") if isinstance(body, str) else bytes(body)
 
 
-class Consumer(StockConsumer):
+class Consumer(Provider, StockConsumer):
     """Consumes a queue; its handler may raise any Backoff."""
 
     queue_consumer = QueueConsumer()

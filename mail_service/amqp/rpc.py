@@ -21,7 +21,7 @@ from nameko.rpc import RpcConsumer as NamekoRpcConsumer
 
 from mail_service import topology, tracing
 from mail_service.amqp import connecting
-from mail_service.amqp.consuming import QueueConsumer
+from mail_service.amqp.consuming import Provider, QueueConsumer
 from mail_service.amqp.publisher import PublishFailed, TooLarge
 from mail_service.envelope import ReplyTo, is_address
 from mail_service.errors import InvalidMessage, MailServiceError, Unavailable
@@ -49,7 +49,7 @@ class Caller:
     trace: Carrier = field(default_factory=dict)
 
 
-class RpcConsumer(NamekoRpcConsumer):
+class RpcConsumer(Provider, NamekoRpcConsumer):
     """Reads requests and starts workers for them."""
 
     queue_consumer = QueueConsumer()

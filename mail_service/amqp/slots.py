@@ -14,6 +14,8 @@ from typing import Final, Generic, TypeVar
 
 M = TypeVar("M")
 
+#: messages that may wait for a slot before all others
+MOST_FIRST: Final = 2
 #: an attempt that takes longer lends its slot, seconds; a usual one takes a tenth of this
 SLOW_S: Final = 0.5
 
@@ -34,6 +36,9 @@ class Slots(Generic[M]):
         #: by identity: the message, which stays alive so that no other gets its identity, and when it was begun
         self._running: dict[int, tuple[M, float]] = {}
         self._waiting: deque[M] = deque()
+        #: what is begun before those
+        self._first: deque[M] = deque()
+        self._was_first = False
 
     @property
     def most(self) -> int:
@@ -44,10 +49,20 @@ class Slots(Generic[M]):
         """Begin so many at a time from now on."""
         self._size, self._spare = size, spare
 
-    def add(self, message: M) -> None:
-        """Begin *message* now, or when there is a slot."""
-        self._waiting.append(message)
+    def add(self, message: M, *, first: bool = False) -> None:
+        """Begin *message* now, or when there is a slot; *first*: before all but one of those that wait already."""
+        (self._first if first else self._waiting).append(message)
         self.begin()
+
+    @property
+    def has_room(self) -> bool:
+        """Whether another message may wait before all others."""
+        return len(self._first) < MOST_FIRST
+
+    @property
+    def are_taken(self) -> bool:
+        """Whether a message that came now would have to wait."""
+        return bool(self._first or self._waiting) or len(self._running) >= self._limit()
 
     def done(self, message: M) -> None:
         """*message* is settled. Nothing happens for one that was never begun."""
@@ -56,20 +71,31 @@ class Slots(Generic[M]):
 
     def begin(self) -> None:
         """Begin what waits, as far as there are slots."""
-        while self._waiting and len(self._running) < self._limit():
-            message = self._waiting.popleft()
+        while (self._first or self._waiting) and len(self._running) < self._limit():
+            message = self._next()
             self._running[id(message)] = (message, self._now())
             self._begin(message)
+
+    def _next(self) -> M:
+        """Of what goes first, but never twice while anything else waits: else that might wait for ever."""
+        takes_first = bool(self._first) and not (self._was_first and self._waiting)
+        self._was_first = takes_first
+        return (self._first if takes_first else self._waiting).popleft()
 
     @property
     def is_full(self) -> bool:
         """Whether anything waits for a slot."""
-        return bool(self._waiting)
+        return bool(self._first or self._waiting)
 
     def forget_waiting(self) -> list[M]:
-        """Give up what was not begun, and answer it."""
+        """Give up what was not begun, and answer it; not what is to be begun first."""
         waiting, self._waiting = list(self._waiting), deque()
         return waiting
+
+    def forget_first(self) -> list[M]:
+        """The same for what is to be begun first."""
+        first, self._first = list(self._first), deque()
+        return first
 
     def _limit(self) -> int:
         if not self._spare or len(self._running) < self._size:

@@ -34,9 +34,11 @@ def lock(connection: Connection, keys: Iterable[str]) -> None:
 _lock = sa.text("select pg_advisory_xact_lock(hashtextextended('mail_service limit ' || :key, 0))")
 
 
-def taken(connection: Connection, key: str, *, but: str | None = None) -> int:
-    """Slots under *key* whose owner may be alive, those of the owner *but* left out."""
+def taken(connection: Connection, key: str, *, but: str | None = None, mail_id: str | None = None) -> int:
+    """Slots under *key* whose owner may be alive, those of the owner *but* left out, and that of the mail *mail_id*."""
     query = sa.select(_slot.owner, sa.func.max(_slot.owned_until), sa.func.count()).where(_slot.key == key)
+    if mail_id is not None:
+        query = query.where(_slot.mail_id != mail_id)
     count, gone = 0, []
     for whose, until, number in connection.execute(query.group_by(_slot.owner)):
         if whose == but:

@@ -136,7 +136,8 @@ class Turns:
         slots.lock(connection, {key for key, *_ in wishes})
         answers = []
         for key, concurrency, mail_id, until in wishes:
-            has_room = slots.taken(connection, key) < concurrency
+            # the parts of one mail go one after the other
+            has_room = slots.taken(connection, key, mail_id=mail_id) < concurrency
             if has_room:
                 slots.take(connection, {mail_id: [key]}, me=self._me, until=until)
             answers.append(has_room)

@@ -50,10 +50,11 @@ SCHEDULES = {
 }
 
 
-def mailers(port: int) -> dict[str, Any]:
+def mailers(port: int, limit: dict[str, Any] | None = None) -> dict[str, Any]:
+    """All of them; *limit* is that of the default one."""
     options = {"host": "127.0.0.1", "port": port, "timeout": 5}
     return {
-        "default": {"BACKEND": SMTP, "OPTIONS": options},
+        "default": {"BACKEND": SMTP, "OPTIONS": options, "limit": limit},
         "second": {"BACKEND": SMTP, "OPTIONS": options},
         # a throttle holds all mail of its mailer, so the people who are throttled have one of their own
         "throttling": {"BACKEND": SMTP, "OPTIONS": options},
@@ -121,6 +122,7 @@ def open_house(
     processes: int | None = None,
     logging: dict[str, Any] | None = None,
     more_mailers: dict[str, Any] | None = None,
+    limit: dict[str, Any] | None = None,
     **mail: Any,
 ) -> House:
     """A service of its own for a test that needs to disturb it."""
@@ -129,7 +131,7 @@ def open_house(
         amqp_uri,
         folder,
         **{
-            "mailers": {**mailers(smtp.port), **(more_mailers or {})},
+            "mailers": {**mailers(smtp.port, limit), **(more_mailers or {})},
             "schedules": SCHEDULES,
             "database": database,
             "event_sources": ["orders", "accounts"],

@@ -159,3 +159,15 @@ def test_what_is_old_is_deleted_where_no_service_runs(cron: Cron) -> None:
 
     assert "failed" in statuses()
     eventually(lambda: statuses() == ["failed"], 30)
+
+
+def test_what_is_over_a_limit_waits_until_it_may_go_also_with_another_configuration(cron: Cron) -> None:
+    cron.config["mail"]["mailers"]["default"]["limit"] = {"rate": 1, "per": 3600}
+    (cron.folder / "config.yaml").write_text(yaml.safe_dump(cron.config))
+    cron.submit("a@example.org", "b@example.org", "c@example.org")
+
+    assert cron.drain()["sent"] == 1
+
+    del cron.config["mail"]["mailers"]["default"]["limit"]
+    (cron.folder / "config.yaml").write_text(yaml.safe_dump(cron.config))
+    assert cron.drain()["sent"] == 2

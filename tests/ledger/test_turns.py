@@ -109,6 +109,7 @@ def test_a_slot_may_be_taken_in_the_middle_of_an_attempt(limited: Ledger, turns:
     limited.claim(a_copy(id="m0"))
 
     assert turns.enter(KEY, 1, "m0", until)
+    assert turns.enter(KEY, 1, "m0", until)
     assert not turns.enter(KEY, 1, "m1", until)
     limited.record(a_change(in_status("sent", id="m0")))
     assert turns.enter(KEY, 1, "m1", until)

@@ -353,10 +353,16 @@ def test_the_variables_in_the_docs_are_those_of_config_yaml() -> None:
 
 def test_the_queues_in_the_docs_exist() -> None:
     names = {*map(topology.lane_queue_name, topology.LANES), topology.PARKED, topology.EVENTS}
-    documented = set(first_words(ARCHITECTURE, "## The queues")) - {"mail.delay.v1.<ms>", "rpc-mail_service"}
+    documented = set(first_words(ARCHITECTURE, "## The queues")) - {
+        "mail.delay.v1.<ms>",
+        "rpc-mail_service",
+        "mail.turn.v1.<lane>.<key>.<part>",
+    }
 
     assert documented == names
     assert topology.delay_name(5).replace("5", "<ms>") in ARCHITECTURE
+    assert topology.turn_queue_name("<lane>", "mailer:x", 0).replace("mailer:x.0", "<key>.<part>") in ARCHITECTURE
+    assert f"{topology.TENANT_PARTS} a part of the tenants" in ARCHITECTURE
     assert f"{len(topology.LEVELS_MS)} lengths" in ARCHITECTURE
     assert f"returned {topology.DELIVERY_LIMIT} times" in ARCHITECTURE
 

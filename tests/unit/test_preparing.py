@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,13 @@ from nameko_amqp_retry import Backoff
 from mail_service import clock, hooks, message
 from mail_service.deadline import Deadline
 from mail_service.envelope import seal
-from mail_service.handover import Handed, Round
+from mail_service.handover import Handed, Round, Turn
 from mail_service.holds import Held
 from mail_service.hooks import Context, Part, Refused
 from mail_service.ledger.records import Mail, recipient
 from mail_service.outcome import Diagnosis, Kind, Receipt, Status
 from mail_service.preparing import Preparing
-from mail_service.settings import Settings
+from mail_service.settings import Limit, Settings
 from mail_service.settling import Step, settle
 from tests.support.messages import configure_django
 
@@ -36,17 +36,26 @@ DOCS = Path(__file__).parents[2] / "docs" / "hooks.md"
 class Hands:
     """Notes what it is to hand over, and has the answer for it; accepted by default."""
 
-    answer: Callable[[Mail], Kind | Held] = lambda _mail: Kind.ACCEPTED
+    answer: Callable[[Mail], Kind | Held | Turn] = lambda _mail: Kind.ACCEPTED
     seen: list[tuple[Mapping[str, Any], list[str]]] = field(default_factory=list)
     seconds: list[float | None] = field(default_factory=list)
+    turns: list[tuple[list[str], bool]] = field(default_factory=list)
 
     def attempt(
-        self, _envelope: Any, canonical: Mapping[str, Any], mail: Mail, within_s: float | None = None
-    ) -> Handed | Held:
+        self,
+        _envelope: Any,
+        canonical: Mapping[str, Any],
+        mail: Mail,
+        within_s: float | None = None,
+        *,
+        passed: Collection[str] = (),
+        is_further: bool = False,
+    ) -> Handed | Held | Turn:
+        self.turns.append((list(passed), is_further))
         self.seen.append((canonical, mail.open_recipients))
         self.seconds.append(within_s)
         answer = self.answer(mail)
-        if isinstance(answer, Held):
+        if isinstance(answer, Held | Turn):
             return answer
         text = {Kind.TRANSIENT: "450 later"}.get(answer, "250 taken")
         receipts = [Receipt(address=each, diagnosis=Diagnosis(kind=answer, text=text)) for each in mail.open_recipients]
@@ -63,7 +72,7 @@ class Hands:
 class Attempted:
     """An attempt, and what it made of the mail."""
 
-    handed: Handed | Held
+    handed: Handed | Held | Turn
     hands: Hands
     notes: list[Mail]
     mail: Mail
@@ -363,3 +372,20 @@ def test_the_hooks_in_the_docs_work() -> None:
     assert [canonical["to"] for canonical, _ in alone.seen] == [[ANN], [BOB], [CY]]
     assert set(refused.statuses.values()) == {"failed"}
     assert set(kept.statuses.values()) == {"sent"}
+
+
+def test_a_turn_is_for_one_part_and_the_others_wait_for_the_next() -> None:
+    limit = Limit(rate=1)
+    hands = Hands(lambda mail: Kind.ACCEPTED if ANN in mail.open_recipients else Turn(key="mailer:x", limit=limit))
+
+    attempted = attempt(lambda message, _context: [Part(message, [who]) for who in (ANN, BOB, CY)], hands=hands)
+
+    assert [is_further for _, is_further in hands.turns] == [False, True, True]
+    assert attempted.statuses == {ANN: "sent", BOB: "held", CY: "held"}
+    assert "over the limit of mailer x: 1 in 1 s" in attempted.details
+
+
+def test_a_mail_of_which_no_part_has_its_turn_waits_for_it() -> None:
+    turn = Turn(key="mailer:x", limit=Limit(rate=1))
+
+    assert attempt(lambda _message, _context: None, hands=Hands(lambda _mail: turn)).handed == turn

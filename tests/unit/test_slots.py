@@ -60,3 +60,28 @@ def test_what_was_not_begun_can_be_given_up() -> None:
     assert not work.slots.is_full
     work.slots.done(messages[0])
     assert len(work.begun) == 2
+
+
+def test_what_goes_first_takes_turns_with_what_waits() -> None:
+    begun: list[str] = []
+    slots = Slots[str](1, 0, begun.append, lambda: 0.0)
+    for message in ("running", "a", "b"):
+        slots.add(message)
+    assert slots.has_room
+    slots.add("x", first=True)
+    slots.add("y", first=True)
+    assert not slots.has_room
+
+    for _ in range(5):
+        slots.done(begun[-1])
+
+    assert begun == ["running", "x", "a", "y", "b"]
+
+
+def test_what_goes_first_is_given_up_on_its_own() -> None:
+    slots = Slots[str](1, 0, lambda _message: None, lambda: 0.0)
+    for message, first in (("running", False), ("a", False), ("x", True)):
+        slots.add(message, first=first)
+
+    assert (slots.forget_waiting(), slots.forget_first()) == (["a"], ["x"])
+    assert slots.are_taken
