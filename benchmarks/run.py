@@ -1,8 +1,8 @@
 """
 ``make bench``: what the ledger costs, how fast mails go from the queue to an SMTP server, and what one provider
-notices of others that fail, as ratios.
+notices of others that fail, as ratios; and one tenant of another's burst.
 
-    python -m benchmarks.run [--mails 3000] [--processes 2] [ledger] [drain] [providers]
+    python -m benchmarks.run [--mails 3000] [--processes 2] [ledger] [drain] [providers] [tenants]
 
 Figures of one machine at one moment; only what was measured side by side in one run may be compared.
 """
@@ -29,6 +29,7 @@ from django.core.mail import EmailMultiAlternatives
 from kombu import Connection
 
 from benchmarks.providers import seconds_of_the_fine_one
+from benchmarks.tenants import latencies
 from mail_service import topology
 from mail_service.client import MailClient
 from mail_service.local.node import temporary_node
@@ -43,7 +44,7 @@ LIMIT_S = 180
 def main() -> int:
     """Run what was asked for; answers the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="*", choices=["ledger", "drain", "providers", []], help="default: all")
+    parser.add_argument("what", nargs="*", choices=["ledger", "drain", "providers", "tenants", []], help="default: all")
     parser.add_argument("--mails", type=int, default=3000)
     parser.add_argument("--processes", type=int, default=2)
     asked = parser.parse_args()
@@ -54,6 +55,8 @@ def main() -> int:
         rows += bench_drain(asked.mails, asked.processes)
     if not asked.what or "providers" in asked.what:
         rows += bench_providers(500)
+    if not asked.what or "tenants" in asked.what:
+        rows += bench_tenants(5000)
     show(rows)
     return 0
 
@@ -131,6 +134,21 @@ def bench_providers(mails: int) -> list[Row]:
             note="target: at least 0.5 of alone",
         ),
     ]
+
+
+def bench_tenants(burst: int) -> list[Row]:
+    """How long a tenant's mail takes beside another's burst, with and without turns."""
+    rows = []
+    for with_tenants in (False, True):
+        with tempfile.TemporaryDirectory() as folder, _node(Path(folder)) as amqp_uri:
+            idle, beside = latencies(amqp_uri, Path(folder), burst, 10.0, with_tenants=with_tenants)
+        how = "tenants take turns" if with_tenants else "no tenants, in the order of arrival"
+        note = (
+            f"B's latency: median {beside.median:.2f} s, longest {beside.longest:.2f} s; "
+            f"idle {idle.median:.2f} s, {idle.longest:.2f} s"
+        )
+        rows.append(Row(what=f"{burst} mails of A, then B's: {how}", rate=beside.rate, unit="mails", note=note))
+    return rows
 
 
 class Sink:
