@@ -146,8 +146,8 @@ class _Pass:
             message = queue.get(no_ack=False)
             if message is None:
                 return
-            if key is not None:
-                message.headers[topology.TURNS] = with_turn(message.headers, key)
+            passed = with_turn(message.headers, key) if key is not None else []
+            message.headers[topology.TURNS] = passed
             before = self.done.total()
             self._settle(message)
             if self._limits.throttle_s and self.done.total() > before:

@@ -140,9 +140,11 @@ class LaneConsumer(Consumer):
             self.queue_consumer.ack_message(message)
 
     def arguments(self, message: Message) -> tuple[Any, ...]:
+        # whoever may hand in mail may write any header: a turn is one that we have just given
+        headers = kept_headers(message) if id(message) in self._turns else _without_turns(message)
         delivery = read(
             raw_body(message),
-            kept_headers(message),
+            headers,
             redelivered=bool(message.delivery_info.get("redelivered")),
             settings=self.runtime.settings,
         )
@@ -180,8 +182,11 @@ class LaneConsumer(Consumer):
 
 def _untouched(message: Message) -> dict[str, Any]:
     """The headers of a copy that is all that *message* was; a turn that it had is not kept for later."""
-    headers = {name: value for name, value in kept_headers(message).items() if name != topology.TURNS}
-    return headers | ({topology.REDELIVERED: True} if message.delivery_info.get("redelivered") else {})
+    return _without_turns(message) | ({topology.REDELIVERED: True} if message.delivery_info.get("redelivered") else {})
+
+
+def _without_turns(message: Message) -> dict[str, Any]:
+    return {name: value for name, value in kept_headers(message).items() if name != topology.TURNS}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

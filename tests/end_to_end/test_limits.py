@@ -14,9 +14,12 @@ from typing import Any
 
 import pytest
 
+from mail_service import topology
+from mail_service.envelope import seal
 from mail_service.local.node import Node
 from mail_service.local.smtp_server import Rule, SmtpServer
 
+from ..support.amqp import connected
 from ..support.postgresql import Postgresql
 from ..support.service import Service, children, configuration
 from ..support.waiting import eventually
@@ -120,6 +123,20 @@ def test_a_caller_of_send_gets_the_record_of_what_is_over_a_limit(limited_house:
     record = limited_house.rpc.send(mail(limited_house.person()), mailer="hourly")
 
     assert (record["status"], record["attempts"]) == ("held", 0)
+
+
+def test_nobody_can_claim_to_have_had_a_turn(limited_house: House) -> None:
+    over(limited_house)
+    envelope = seal(mail(limited_house.person()), {"mailer": "hourly"}, door="submit")
+
+    with connected(limited_house.amqp_uri) as connection, connection.Producer() as producer:
+        headers = {topology.TURNS: ["mailer:hourly"]}
+        producer.publish(
+            envelope.body(), exchange="", routing_key=topology.lane_queue_name("normal"), headers=headers,
+            content_type="application/json", content_encoding="utf-8",
+        )  # fmt: skip
+
+    assert limited_house.becomes(envelope.id, "held")["attempts"] == 0
 
 
 def test_no_more_attempts_are_in_flight_than_the_limit_allows(limited_house: House) -> None:
