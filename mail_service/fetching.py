@@ -16,7 +16,7 @@ from mail_service.deadline import Deadline
 from mail_service.diagnosis import DeadlineExceeded
 from mail_service.envelope import Envelope
 from mail_service.errors import InvalidMessage
-from mail_service.handover import Handed, HandsOver, Round, receipts_for
+from mail_service.handover import Handed, HandsOver, Round, Turn, receipts_for
 from mail_service.holds import Held
 from mail_service.ledger.records import Mail
 from mail_service.message import references
@@ -33,17 +33,22 @@ class Fetching:
         self._deadline = deadline
 
     def attempt(
-        self, envelope: Envelope, canonical: Mapping[str, Any], mail: Mail, within_s: float | None = None
-    ) -> Handed | Held:
+        self,
+        envelope: Envelope,
+        canonical: Mapping[str, Any],
+        mail: Mail,
+        within_s: float | None = None,
+        **more: Any,
+    ) -> Handed | Held | Turn:
         """See ``Handover.attempt``. Whatever happens to a blob ends in receipts."""
         if not references.has_any(canonical):
-            return self._handover.attempt(envelope, canonical, mail, within_s)
+            return self._handover.attempt(envelope, canonical, mail, within_s, **more)
         end = time.monotonic() + (self._deadline.seconds if within_s is None else within_s)
         try:
             complete = self._deadline.run(lambda: self._storeroom.fetch(canonical), within_s)
         except (BlobMissing, InvalidMessage, StoreAway, DeadlineExceeded) as exc:
             return _without_content(mail, exc)
-        return self._handover.attempt(envelope, complete, mail, max(end - time.monotonic(), 0.0))
+        return self._handover.attempt(envelope, complete, mail, max(end - time.monotonic(), 0.0), **more)
 
 
 def _without_content(mail: Mail, exc: Exception) -> Handed:

@@ -104,9 +104,16 @@ def hold_levels(probe_s: float) -> list[int]:
 
 
 def are_empty(connection: Connection, queues: Iterable[str]) -> bool:
-    """Whether no message waits in any of *queues*, which exist."""
-    with connection.channel() as channel:
-        return not any(channel.queue_declare(queue, passive=True).message_count for queue in queues)
+    """Whether no message waits in any of *queues*; one that does not exist is empty."""
+    return not any(_count(connection, queue) for queue in queues)
+
+
+def _count(connection: Connection, queue: str) -> int:
+    try:
+        with connection.channel() as channel:
+            return int(channel.queue_declare(queue, passive=True).message_count)
+    except NotFound:
+        return 0
 
 
 def lane_queue_name(lane: str) -> str:

@@ -263,8 +263,9 @@ class Runtime:
         """Whether no mail waits that no worker has seen."""
         queues = [*map(topology.lane_queue_name, topology.LANES), topology.EVENTS, topology.PARKED, asking.QUEUE]
         try:
+            queues += [queue.name for queue in self.turnstiles.known()]
             return self.publisher.declare(lambda connection: topology.are_empty(connection, queues))
-        except PublishFailed:
+        except (StoreDown, PublishFailed):
             return False
 
     def _limit_of_key(self, key: str) -> Limit | None:
