@@ -35,6 +35,8 @@ _log = logging.getLogger(__name__)
 #: seconds between attempts to reach the broker: short, since a mail may be waiting for it
 RECONNECT_S = 1
 LONGEST_RECONNECT_S = 5
+#: until a broker that does not answer a declaration counts as gone, whatever its heartbeat is, seconds
+LEAST_SETUP_S = 5
 #: seconds until a broker that does not answer a cancel counts as gone
 LONGEST_CANCEL_S = 5
 #: between looks at who is slow, while others wait for a slot, seconds
@@ -65,6 +67,8 @@ class QueueConsumer(NamekoQueueConsumer):
         self._connected = False
         #: when `stop` gives up, by the monotonic clock; set by the first provider that leaves
         self._stop_until: float | None = None
+        #: ends an attempt to declare and to consume, over a connection on which nobody answers
+        self._setting_up = eventlet.Timeout(None)
         #: the broker answered each cancel
         self._is_answered = True
         # what it really has is known when its providers are: in `get_consumers`
@@ -97,7 +101,25 @@ class QueueConsumer(NamekoQueueConsumer):
                 interval_max=LONGEST_RECONNECT_S,
             )
             buffering.buffer(connection)
-            yield connection
+            limit = eventlet.Timeout(self._longest_setup_s(), TimeoutError("no answer while the consumers were set up"))
+            self._setting_up = limit
+            try:
+                yield connection
+            except BaseException:
+                # Heartbeats do not come, or we are told to end: kombu would wait for ever for an answer to its goodbye.
+                connecting.drop(connection)
+                raise
+            finally:
+                limit.cancel()
+
+    def _longest_setup_s(self) -> float:
+        """Two heartbeats, as later on, when kombu looks at them. What was declared until then need not be again."""
+        heartbeat_s: float = self.container.config.get("HEARTBEAT", connecting.HEARTBEAT_S)
+        return max(2 * heartbeat_s, LEAST_SETUP_S)
+
+    def on_consume_ready(self, *args: Any, **kwargs: Any) -> None:
+        self._setting_up.cancel()
+        super().on_consume_ready(*args, **kwargs)
 
     def on_connection_error(self, exc: Exception, interval: float) -> None:
         # the name of the class alone would not say whether the certificate is old, or somebody else's

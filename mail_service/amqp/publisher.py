@@ -11,7 +11,6 @@ published.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -23,7 +22,7 @@ from eventlet.semaphore import Semaphore
 from kombu import Connection
 
 from mail_service import sizes
-from mail_service.amqp import buffering
+from mail_service.amqp import buffering, connecting
 
 T = TypeVar("T")
 
@@ -98,7 +97,7 @@ class Publisher:
             raise PublishFailed(f"cannot declare: {type(exc).__name__}") from exc
         finally:
             # a broker that does not answer would not answer a goodbye either
-            _drop(connection)
+            connecting.drop(connection)
 
     def time_limit(self) -> eventlet.Timeout:
         """A context in which PublishFailed is raised when a confirm would have come too late."""
@@ -192,7 +191,7 @@ class _Link:
     def _close(self) -> None:
         for greenlet in self._greenlets:
             greenlet.kill()
-        _drop(self._kombu_connection)
+        connecting.drop(self._kombu_connection)
 
     def _read(self) -> None:
         try:
@@ -239,10 +238,3 @@ class _Link:
             if tag not in self._unroutable and (waiting_exchange, waiting_key) == (exchange, routing_key):
                 self._unroutable.add(tag)
                 return
-
-
-def _drop(connection: Connection) -> None:
-    """Close the socket without a word, if it is open."""
-    # whatever a half-dead socket says, we are done with it
-    with contextlib.suppress(Exception):
-        connection.collect()

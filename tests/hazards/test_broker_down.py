@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import socket
-import struct
+from contextlib import closing
 from pathlib import Path
 
+import pytest
+
 from mail_service import topology
+from mail_service.client import MailClient
 from mail_service.local.node import Node
 from mail_service.local.smtp_server import Rule, SmtpServer
 from tests.support.messages import a_message
@@ -42,19 +44,44 @@ def test_an_acknowledgement_on_a_reset_socket_leaves_the_process_alive(
         # nobody notices the reset before the acknowledgement: the handler keeps the event loop from running
         put(amqp_uri, "probe", {"id": "mail", "gate": str(gate), "blocks": True})
         probe.until(lambda: probe.noted("started"))
-        reset(proxy)
+        proxy.reset()
+        eventually(lambda: proxy.is_idle)
         gate.touch()
 
         probe.until(lambda: probe.noted("started") == 2 and probe.noted("done") == 2)
         probe.until(lambda: consumers(amqp_uri, "probe") == 1 and depth(amqp_uri, "probe") == 0)
 
 
-def reset(proxy: Proxy) -> None:
-    """End every connection with RST instead of FIN."""
-    for sock in list(proxy._sockets):
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    proxy.cut()
-    eventually(lambda: not proxy._sockets)
+@pytest.mark.parametrize("moment", ["while it consumes", "while it declares"])
+def test_a_connection_that_leads_nowhere_is_given_up_for_a_new_one(
+    moment: str, amqp_uri: str, tmp_path: Path, smtp_server: SmtpServer
+) -> None:
+    """Nobody answers and nobody hangs up, as behind a router that has forgotten us: only the heartbeats tell."""
+    with Proxy(amqp_uri) as proxy, MailClient(amqp_uri) as client:
+        config = configuration(proxy.amqp_uri, tmp_path, smtp_port=smtp_server.port) | {"HEARTBEAT": 4}
+        with closing(Real(config, tmp_path)) as service:
+            if moment == "while it declares":
+                # of several thousand
+                proxy.strand_after = 2500
+            service.start(wait=False)
+            if moment == "while it consumes":
+                service.until(lambda: consumers(amqp_uri, LANE), 30)
+                proxy.strand()
+
+            client.submit(a_message(to=["ann@example.org"]))
+            service.until(smtp_server.accepted, 30)
+
+
+def test_sigterm_is_obeyed_while_all_connections_lead_nowhere(
+    amqp_uri: str, tmp_path: Path, smtp_server: SmtpServer
+) -> None:
+    with Proxy(amqp_uri) as proxy:
+        config = configuration(proxy.amqp_uri, tmp_path, smtp_port=smtp_server.port)
+        with Real(config, tmp_path) as service:
+            service.until(lambda: consumers(amqp_uri, LANE), 30)
+            proxy.strand()
+
+            assert service.stop(timeout=30) == 0
 
 
 def test_mails_that_fail_while_the_broker_is_down_are_all_retried(

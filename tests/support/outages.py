@@ -6,6 +6,7 @@ import contextlib
 import selectors
 import socket
 import ssl
+import struct
 import threading
 from types import TracebackType
 from typing import Self
@@ -31,15 +32,24 @@ class Proxy:
         self._threads: list[threading.Thread] = []
         #: connections so far
         self.accepted = 0
+        #: those up to this number are half open: nothing is forwarded, and nobody is told
+        self._stranded = 0
+        #: seconds before each byte of what the server says
+        self.drip_s = 0.0
         #: bytes from clients after which everything is cut, once
         self.cut_after: int | None = None
+        #: the same, after which every connection is half open
+        self.strand_after: int | None = None
+
+    @property
+    def port(self) -> int:
+        return int(self._listener.getsockname()[1])
 
     @property
     def amqp_uri(self) -> str:
         login = self._uri.netloc.rpartition("@")[0]
-        port = self._listener.getsockname()[1]
         scheme = "amqps" if self._tls else "amqp"
-        return urlunsplit(self._uri._replace(scheme=scheme, netloc=f"{login}@127.0.0.1:{port}"))
+        return urlunsplit(self._uri._replace(scheme=scheme, netloc=f"{login}@127.0.0.1:{self.port}"))
 
     def __enter__(self) -> Self:
         self._spawn(self._accept)
@@ -68,6 +78,24 @@ class Proxy:
                 with contextlib.suppress(OSError):
                     sock.shutdown(socket.SHUT_RDWR)
 
+    def reset(self) -> None:
+        """End every connection with RST instead of FIN."""
+        with self._lock:
+            for sock in self._sockets:
+                with contextlib.suppress(OSError):
+                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.cut()
+
+    def strand(self) -> None:
+        """Leave every connection half open, as a machine that is gone; new ones are forwarded."""
+        self._stranded = self.accepted
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no connection is left."""
+        with self._lock:
+            return not self._sockets
+
     def _spawn(self, target: object, *args: object) -> None:
         thread = threading.Thread(target=target, args=args, daemon=True)  # type: ignore[arg-type]
         self._threads.append(thread)
@@ -83,9 +111,9 @@ class Proxy:
             except OSError:
                 return
             self.accepted += 1
-            self._spawn(self._serve, client)
+            self._spawn(self._serve, client, self.accepted)
 
-    def _serve(self, client: socket.socket) -> None:
+    def _serve(self, client: socket.socket, number: int) -> None:
         client.settimeout(10)
         try:
             if self._tls:
@@ -97,7 +125,7 @@ class Proxy:
         with self._lock:
             self._sockets |= {client, server}
         try:
-            self._forward(client, server)
+            self._forward(client, server, number)
         except OSError:
             pass
         finally:
@@ -106,13 +134,16 @@ class Proxy:
             client.close()
             server.close()
 
-    def _forward(self, client: socket.socket, server: socket.socket) -> None:
+    def _forward(self, client: socket.socket, server: socket.socket, number: int) -> None:
         with selectors.DefaultSelector() as selector:
             selector.register(client, selectors.EVENT_READ, server)
             selector.register(server, selectors.EVENT_READ, client)
             while not self._stopped.is_set():
                 for key, _ in selector.select(0.05):
                     if self._frozen.wait(0) and not self._wait_for_thaw():
+                        return
+                    if number <= self._stranded:
+                        self._stopped.wait()
                         return
                     source = key.fileobj
                     assert isinstance(source, socket.socket)
@@ -123,7 +154,15 @@ class Proxy:
                         return
                     if source is client:
                         self._count(len(data))
-                    key.data.sendall(data)
+                    self._pass_on(key.data, data, slowly=source is server)
+
+    def _pass_on(self, to: socket.socket, data: bytes, *, slowly: bool) -> None:
+        while slowly and self.drip_s and data:
+            self._stopped.wait(self.drip_s)
+            to.sendall(data[:1])
+            data = data[1:]
+        if data:
+            to.sendall(data)
 
     def _wait_for_thaw(self) -> bool:
         while self._frozen.is_set() and not self._stopped.is_set():
@@ -131,9 +170,13 @@ class Proxy:
         return not self._stopped.is_set()
 
     def _count(self, size: int) -> None:
-        if self.cut_after is None:
-            return
-        self.cut_after -= size
-        if self.cut_after <= 0:
-            self.cut_after = None
-            self.cut()
+        if self.cut_after is not None:
+            self.cut_after -= size
+            if self.cut_after <= 0:
+                self.cut_after = None
+                self.cut()
+        if self.strand_after is not None:
+            self.strand_after -= size
+            if self.strand_after <= 0:
+                self.strand_after = None
+                self.strand()
