@@ -135,6 +135,16 @@ class LogReader(Generic[Entry]):
 
     def all(self) -> list[Entry]:
         """Give every entry so far, in order."""
+        self._read()
+        return list(self._entries)
+
+    def take(self) -> list[Entry]:
+        """Give what was written since the last time, and keep none of it."""
+        self._read()
+        taken, self._entries = self._entries, []
+        return taken
+
+    def _read(self) -> None:
         with contextlib.suppress(FileNotFoundError), self._path.open("rb") as log:
             log.seek(self._offset)
             new = log.read()
@@ -142,7 +152,6 @@ class LogReader(Generic[Entry]):
             whole = new[: new.rfind(b"\n") + 1]
             self._offset += len(whole)
             self._entries += [self._entry(json.loads(line)) for line in whole.splitlines()]
-        return list(self._entries)
 
     def forget(self) -> None:
         """Leave out what was written up to now."""

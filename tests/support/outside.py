@@ -185,14 +185,19 @@ class Events:
         self._seen.append((message.delivery_info["routing_key"], body))
 
 
-def dispatch(amqp_uri: str, source: str, payload: Any, *, kind: str = "send_email", **properties: Any) -> None:
+def dispatch(
+    amqp_uri: str, source: str, payload: Any, *, kind: str = "send_email", timeout_s: float = 60, **properties: Any
+) -> None:
     """
     Dispatch an event as nameko's service *source* would; bytes go out as they are, with *properties*.
 
-    Raises when no queue takes it.
+    Raises when no queue takes it, or the broker says nothing for *timeout_s*.
     """
     exchange = kombu.Exchange(f"{source}.events", type="topic", durable=True)
-    with kombu.Connection(amqp_uri, connect_timeout=10, transport_options={"confirm_publish": True}) as connection:
+    options = {"confirm_publish": True, "read_timeout": timeout_s, "write_timeout": timeout_s}
+    with kombu.Connection(amqp_uri, connect_timeout=10, transport_options=options) as connection:
+        # kombu would try for ever
+        connection.connect()
         producer = connection.Producer(serializer="json")
         if isinstance(payload, bytes):
             properties.setdefault("content_type", "application/json")

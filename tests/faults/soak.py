@@ -1,0 +1,103 @@
+"""Traffic at full rate for a long time, and whether anything grows: memory, descriptors, connections."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+from .counting import Tally
+from .ground import Ground
+from .processes import descriptors
+
+#: mails on their way at most: what the service cannot do yet is not handed in
+BACKLOG = 500
+#: Most in batches, which cost this side least: it shares the cores with the service.
+FAST_DOORS = (20, 70, 8, 2)
+#: between two looks, seconds
+LOOK_S = 5.0
+#: Of the run, what counts as warming up: caches fill, pools open their connections.
+WARM = 0.2
+#: growth from the first third to the last that still counts as flat
+FLAT = 1.15
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """One look at all processes together."""
+
+    memory: int
+    descriptors: int
+    connections: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Soak:
+    """What a soak showed."""
+
+    tally: Tally
+    seconds: float
+    #: after warming up
+    looks: list[Look]
+
+    @property
+    def growth(self) -> dict[str, float]:
+        """Of each quantity, the median of the last third of the looks over that of the first."""
+        third = max(1, len(self.looks) // 3)
+        return {
+            name: median(getattr(look, name) for look in self.looks[-third:])
+            / median(getattr(look, name) for look in self.looks[:third])
+            for name in ("memory", "descriptors", "connections")
+        }
+
+    @property
+    def is_flat(self) -> bool:
+        return all(growth <= FLAT for growth in self.growth.values())
+
+    @property
+    def in_words(self) -> str:
+        last = self.looks[-1]
+        growth = ", ".join(f"{name} x{factor:.2f}" for name, factor in self.growth.items())
+        flat = "flat" if self.is_flat else "NOT FLAT"
+        return (
+            f"{flat}, last third to first: {growth}; at the end {last.memory >> 20} MB, {last.descriptors} descriptors,"
+            f" {last.connections} connections"
+        )
+
+
+def soak(ground: Ground, seconds: float) -> Soak:
+    """Hand in as much as is delivered for *seconds*, and look at the processes."""
+    began = time.monotonic()
+    looks = []
+
+    def has_room(accepted: int) -> bool:
+        return accepted - (ground.taken.count() - before) < BACKLOG
+
+    before = ground.taken.count()
+    with ground.traffic("soak", rate=10_000, may_go_on=has_room, doors=FAST_DOORS, batch=25) as traffic:
+        while time.monotonic() - began < seconds:
+            time.sleep(LOOK_S)
+            if time.monotonic() - began > seconds * WARM:
+                looks.append(look(ground.processes()))
+        took_s = time.monotonic() - began
+        return Soak(tally=ground.settle(traffic, 120), seconds=took_s, looks=looks)
+
+
+def look(pids: list[int]) -> Look:
+    """Memory is what no other process has too (proportional set size), bytes."""
+    return Look(
+        memory=sum(_memory(pid) for pid in pids),
+        descriptors=sum(descriptors(pid) for pid in pids),
+        connections=sum(_connections(pid) for pid in pids),
+    )
+
+
+def _memory(pid: int) -> int:
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
+
+
+def _connections(pid: int) -> int:
+    files = Path(f"/proc/{pid}/fd")
+    return sum(str(file.readlink()).startswith("socket:") for file in files.iterdir())

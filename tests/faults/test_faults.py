@@ -1,0 +1,50 @@
+"""Each kind of fault, for a moment: nothing that was confirmed is lost. `make faults` does the same at length."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from mail_service.local.node import Node
+from tests.support.postgresql import Postgresql
+
+from .faults import FAULTS, Fault, suffer
+from .ground import Ground, opened
+from .stores import small_disk
+
+#: of the traffic; the moments of the faults are chance all the same
+SEED = int(os.environ.get("SEED", "1"))
+
+
+@pytest.fixture(scope="module")
+def many(rabbitmq_3: Node, postgresql: Postgresql, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
+    rabbitmq_3.add_vhosts("faults-many")
+    folder = tmp_path_factory.mktemp("many")
+    with opened(rabbitmq_3, "faults-many", folder, seed=SEED, postgresql=postgresql, processes=2) as ground:
+        yield ground
+
+
+@pytest.fixture(scope="module")
+def one(rabbitmq_3: Node, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
+    rabbitmq_3.add_vhosts("faults-one")
+    folder = tmp_path_factory.mktemp("one")
+    with (
+        small_disk(folder) as disk,
+        opened(rabbitmq_3, "faults-one", folder, seed=SEED, database_folder=disk) as ground,
+    ):
+        yield ground
+
+
+@pytest.mark.parametrize("fault", [each for each in FAULTS if each.short_s is not None], ids=lambda fault: fault.name)
+def test_no_confirmed_mail_is_lost(fault: Fault, request: pytest.FixtureRequest) -> None:
+    ground: Ground = request.getfixturevalue(fault.where)
+    if fault.needs_small_disk and not ground.has_small_disk:
+        pytest.skip("a small disk takes root and mount")
+    assert fault.short_s is not None
+
+    tally = suffer(ground, fault, fault.short_s)
+
+    assert tally.is_sound, (tally, ground.service.log[-3000:])
+    assert tally.accepted
