@@ -196,6 +196,8 @@ def opened(
         config["LOGGING"] = LOGGING
         service = Service(config, folder, processes=processes) if processes else Steered(config, folder)
         stack.enter_context(service)
+        # how it stops is the subject of a fault of its own
+        stack.callback(lambda: service.kill9() if service.is_alive else None)
         ground = Ground(
             service=service,
             broker=broker,

@@ -3,7 +3,7 @@
 
     python -m tests.faults.run [--seed N] [--seconds N] [--soak N] [NAME ...]
 
-The seed decides what is handed in and which faults come in which order; what was in flight at that moment is chance.
+The seed decides what is handed in, and what the faults do when; what is in flight at such a moment is chance.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def _try(ground: Ground, fault: Fault, seconds: float) -> Tally:
     if fault.needs_small_disk and not ground.has_small_disk:
         print(f"{fault.name:<22} left out: a small disk takes root and mount", flush=True)
         return Tally()
-    tally = suffer(ground, fault, fault.long_s or seconds)
+    tally = suffer(ground, {fault: fault.long_s or seconds})
     _print(fault.name, tally, time.monotonic() - began, fault.text)
     return tally
 
