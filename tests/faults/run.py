@@ -1,5 +1,5 @@
 """
-``make faults``: every fault at length, then a soak, and the count of all mails. Ends with 1 if one was lost.
+``make faults``: every fault at length, then a soak, and the count of all mails. Ends with 1 if something is wrong.
 
     python -m tests.faults.run [--seed N] [--seconds N] [--soak N] [NAME ...]
 
@@ -13,6 +13,7 @@ import secrets
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -63,11 +64,11 @@ class Grounds:
 
 
 def run(faults: list[Fault], *, seed: int, seconds: float, soak_s: float) -> bool:
-    """Let all of it happen, print the table, and tell whether nothing was lost."""
+    """Let all of it happen, print the table, and tell whether nothing was lost and nothing grew."""
     programs = installed_or_install()
     if programs is None:
         sys.exit("There is no RabbitMQ. Install the package rabbitmq-server.")
-    total = Tally()
+    total, is_well = Tally(), True
     with (
         tempfile.TemporaryDirectory(prefix="faults-") as scratch,
         temporary_node(Path(scratch) / "nodes", programs) as broker,
@@ -80,28 +81,35 @@ def run(faults: list[Fault], *, seed: int, seconds: float, soak_s: float) -> boo
             if here:
                 with grounds.open(where) as ground:
                     for fault in here:
-                        total += _try(ground, fault, seconds)
+                        tally = _try(ground, fault, seconds)
+                        total, is_well = total + (tally or Tally()), is_well and tally is not None
         if soak_s:
             with grounds.open("many") as ground:
-                total += _soak(soak(ground, soak_s))
+                soaked = soak(ground, soak_s)
+            _tell(soaked)
+            total, is_well = total + soaked.tally, is_well and soaked.is_flat
     _print("all", total, 0, "")
-    return total.is_sound
+    return is_well and total.is_sound
 
 
-def _try(ground: Ground, fault: Fault, seconds: float) -> Tally:
+def _try(ground: Ground, fault: Fault, seconds: float) -> Tally | None:
+    """The count, or None where something else went wrong; the others are tried all the same."""
     began = time.monotonic()
     if fault.needs_small_disk and not ground.has_small_disk:
         print(f"{fault.name:<22} left out: a small disk takes root and mount", flush=True)
         return Tally()
-    tally = suffer(ground, {fault: fault.long_s or seconds})
+    try:
+        tally = suffer(ground, {fault: fault.long_s or seconds})
+    except Exception:  # noqa: BLE001 - it is printed, and the run fails
+        print(f"{fault.name:<22} WENT WRONG\n{traceback.format_exc()}", flush=True)
+        return None
     _print(fault.name, tally, time.monotonic() - began, fault.text)
     return tally
 
 
-def _soak(soaked: Soak) -> Tally:
+def _tell(soaked: Soak) -> None:
     _print("soak", soaked.tally, soaked.seconds, f"{soaked.tally.accepted / soaked.seconds:.0f} mails a second")
     print(soaked.in_words, flush=True)
-    return soaked.tally
 
 
 def _print(name: str, tally: Tally, seconds: float, text: str) -> None:
