@@ -133,7 +133,7 @@ def test_a_mail_of_which_nobody_thinks_ill_is_delivered() -> None:
 
 
 def test_no_order_of_events_loses_a_mail_or_needlessly_doubles_it() -> None:
-    _tried(Protocol, examples(60))
+    _tried(Protocol, examples(40))
 
 
 class AcknowledgesFirst(Protocol):
