@@ -12,10 +12,10 @@ from .ground import Ground
 from .processes import descriptors
 
 #: mails on their way at most: what the service cannot do yet is not handed in
-BACKLOG = 500
+BACKLOG = 1000
 #: Most in batches, which cost this side least: it shares the cores with the service.
 FAST_DOORS = (20, 70, 8, 2)
-#: between two looks, seconds
+#: between two looks at the processes, seconds
 LOOK_S = 5.0
 #: Of the run, what counts as warming up: caches fill, pools open their connections.
 WARM = 0.2
@@ -30,6 +30,9 @@ class Look:
     memory: int
     descriptors: int
     connections: int
+    #: mails that were over at this time, seconds by the monotonic clock
+    ended: int
+    time: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,44 +55,71 @@ class Soak:
         }
 
     @property
+    def rates(self) -> tuple[float, float]:
+        """Mails per second in the first half of the looks, and in the last."""
+        first, middle, last = self.looks[0], self.looks[len(self.looks) // 2], self.looks[-1]
+        return _rate(first, middle), _rate(middle, last)
+
+    @property
     def is_flat(self) -> bool:
-        return all(growth <= FLAT for growth in self.growth.values())
+        """Nothing grew, and mail flowed to the end: a soak that stands still proves nothing."""
+        return all(growth <= FLAT for growth in self.growth.values()) and all(self.rates)
 
     @property
     def in_words(self) -> str:
         last = self.looks[-1]
         growth = ", ".join(f"{name} x{factor:.2f}" for name, factor in self.growth.items())
         flat = "flat" if self.is_flat else "NOT FLAT"
+        before, after = self.rates
         return (
-            f"{flat}, last third to first: {growth}; at the end {last.memory >> 20} MB, {last.descriptors} descriptors,"
-            f" {last.connections} connections"
+            f"{flat}, {before:.0f} mails a second in the first half and {after:.0f} in the last;"
+            f" last third to first: {growth};"
+            f" at the end {last.memory >> 20} MB, {last.descriptors} descriptors, {last.connections} connections"
         )
 
 
+def _rate(first: Look, last: Look) -> float:
+    return (last.ended - first.ended) / (last.time - first.time) if last is not first else 0.0
+
+
 def soak(ground: Ground, seconds: float) -> Soak:
-    """Hand in as much as is delivered for *seconds*, and look at the processes."""
+    """Hand in as much as the service brings to an end for *seconds*, and look at the processes."""
     began = time.monotonic()
+    due = began + seconds * WARM
     looks = []
-
-    def has_room(accepted: int) -> bool:
-        return accepted - (ground.taken.count() - before) < BACKLOG
-
-    before = ground.taken.count()
-    with ground.traffic("soak", rate=10_000, may_go_on=has_room, doors=FAST_DOORS, batch=25) as traffic:
+    ended = _Ended(ground)
+    with ground.traffic(
+        "soak", rate=10_000, may_go_on=lambda accepted: accepted - ended.number < BACKLOG, doors=FAST_DOORS, batch=25
+    ) as traffic:
         while time.monotonic() - began < seconds:
-            time.sleep(LOOK_S)
-            if time.monotonic() - began > seconds * WARM:
-                looks.append(look(ground.processes()))
+            ended.look(traffic.name)
+            if time.monotonic() > due:
+                looks.append(look(ground.processes(), ended.number))
+                due += LOOK_S
+            time.sleep(1)
         took_s = time.monotonic() - began
         return Soak(tally=ground.settle(traffic, 120), seconds=took_s, looks=looks)
 
 
-def look(pids: list[int]) -> Look:
+class _Ended:
+    """How many mails are over, by the ledger; looked at now and then, since that takes the database some time."""
+
+    def __init__(self, ground: Ground) -> None:
+        self._rows = ground.rows
+        self.number = 0
+
+    def look(self, name: str) -> None:
+        self.number, _ = self._rows.count(name)
+
+
+def look(pids: list[int], ended: int) -> Look:
     """Memory is what no other process has too (proportional set size), bytes."""
     return Look(
         memory=sum(_memory(pid) for pid in pids),
         descriptors=sum(descriptors(pid) for pid in pids),
         connections=sum(_connections(pid) for pid in pids),
+        ended=ended,
+        time=time.monotonic(),
     )
 
 
