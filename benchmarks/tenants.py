@@ -91,7 +91,6 @@ def _latency(smtp: SmtpServer, sent: dict[str, float]) -> Latency:
         if time.monotonic() > end:
             raise TimeoutError(f"{len(times)} of {len(sent)} mails came within {LIMIT_S} s")
         time.sleep(0.2)
-        print([round(times[w] - b, 2) for w, b in sent.items()])
     took = sorted(times[who] - began for who, began in sent.items())
     return Latency(median=took[len(took) // 2], longest=took[-1])
 

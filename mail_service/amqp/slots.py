@@ -15,7 +15,7 @@ from typing import Final, Generic, TypeVar
 M = TypeVar("M")
 
 #: messages that may wait for a slot before all others
-MOST_FIRST: Final = 2
+MOST_FIRST: Final = 4
 #: an attempt that takes longer lends its slot, seconds; a usual one takes a tenth of this
 SLOW_S: Final = 0.5
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mail_service.amqp.slots import SLOW_S, Slots
+from mail_service.amqp.slots import MOST_FIRST, SLOW_S, Slots
 
 
 class Work:
@@ -67,15 +67,24 @@ def test_what_goes_first_takes_turns_with_what_waits() -> None:
     slots = Slots[str](1, 0, begun.append, lambda: 0.0)
     for message in ("running", "a", "b"):
         slots.add(message)
-    assert slots.has_room
     slots.add("x", first=True)
     slots.add("y", first=True)
-    assert not slots.has_room
 
     for _ in range(5):
         slots.done(begun[-1])
 
     assert begun == ["running", "x", "a", "y", "b"]
+
+
+def test_there_is_room_for_a_few_that_go_first() -> None:
+    slots = Slots[int](1, 0, lambda _message: None, lambda: 0.0)
+    slots.add(0)
+
+    for number in range(MOST_FIRST):
+        assert slots.has_room
+        slots.add(number, first=True)
+
+    assert not slots.has_room
 
 
 def test_what_goes_first_is_given_up_on_its_own() -> None:
