@@ -22,8 +22,8 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from mail_service.errors import ConfigurationError
-from mail_service.metrics_folder import shared_folder
 from mail_service.settings import load_config_file, load_settings
+from mail_service.web.folder import shared_folder
 
 #: sysexits.h's EX_CONFIG: to start it again would not help
 EXIT_CONFIGURATION = 78
@@ -54,7 +54,7 @@ def drain(config_path: str, **limits: Any) -> dict[str, int]:
     eventlet.monkey_patch()
     config = load_config_file(config_path)
     _configure_logging(config)
-    from mail_service import draining
+    from mail_service.doors import draining
 
     return draining.drain(config, **limits)
 

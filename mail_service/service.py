@@ -15,9 +15,10 @@ quiet_the_stack()
 
 from mail_service.amqp.lanes import Event, deliver, events, parked
 from mail_service.amqp.rpc import ReplyLater, rpc
-from mail_service.delivery import Delivery, Verdict
-from mail_service.doors import DoorProvider, Doors
-from mail_service.web import Web
+from mail_service.delivery.copies import Delivery
+from mail_service.delivery.verdicts import Verdict
+from mail_service.doors.provider import DoorProvider, Doors
+from mail_service.web.pages import Web
 from mail_service.wiring import Runtime, RuntimeProvider
 
 __all__ = ["BulkLane", "HighLane", "MailService", "NormalLane", "Web"]

@@ -15,22 +15,28 @@ from nameko.constants import DEFAULT_MAX_WORKERS
 from nameko.extensions import DependencyProvider
 from nameko.utils import import_from_path
 
-from mail_service import clock, hard_bounces, topology
+from mail_service import clock, topology
 from mail_service.amqp import connecting
 from mail_service.amqp.mailqueue import MailQueue
 from mail_service.amqp.publisher import Publisher, PublishFailed
-from mail_service.announcing import Announcer
-from mail_service.bouncing import Bouncer
 from mail_service.client import asking
-from mail_service.closing import Desk
-from mail_service.deadline import Deadline
-from mail_service.delivery import Courier, Delivery, read
+from mail_service.delivery import hard_bounces
+from mail_service.delivery.announcing import Announcer
+from mail_service.delivery.bouncing import Bouncer
+from mail_service.delivery.closing import Desk
+from mail_service.delivery.copies import Delivery, read
+from mail_service.delivery.courier import Courier
+from mail_service.delivery.deadline import Deadline
+from mail_service.delivery.fetching import Fetching
+from mail_service.delivery.guard import Guard
+from mail_service.delivery.guard import in_words as guard_in_words
+from mail_service.delivery.handover import Handover, HandsOver, guarded
+from mail_service.delivery.preparing import Preparing
+from mail_service.delivery.releasing import Releaser, held_by, only
+from mail_service.delivery.settling import ended
+from mail_service.delivery.traced import Traced
 from mail_service.envelope import Envelope
 from mail_service.errors import ConfigurationError, InvalidMessage
-from mail_service.fetching import Fetching
-from mail_service.guard import Guard
-from mail_service.guard import in_words as guard_in_words
-from mail_service.handover import Handover, HandsOver, guarded
 from mail_service.holds import Keeper, Pauses
 from mail_service.ledger import Ledger, StoreDown
 from mail_service.ledger.database import Database
@@ -47,19 +53,15 @@ from mail_service.mailers import signing
 from mail_service.mailers.book import MailerBook
 from mail_service.mailers.cautions import cautions
 from mail_service.mailers.django_backend import configure_django
-from mail_service.metrics_folder import web_address
 from mail_service.outcome import Status
-from mail_service.preparing import Preparing
-from mail_service.releasing import Releaser, held_by, only
 from mail_service.retention import Passes
 from mail_service.settings import Limit, check_imports, load_settings
-from mail_service.settling import ended
 from mail_service.storeroom import Storeroom
-from mail_service.traced import Traced
 from mail_service.tracing import NO_TRACING, Tracing
+from mail_service.web.folder import web_address
 
 if TYPE_CHECKING:
-    from mail_service.metrics import Metrics
+    from mail_service.web.metrics import Metrics
 
 _log = logging.getLogger(__name__)
 
@@ -222,8 +224,8 @@ class Runtime:
             self.publisher = Publisher(self._connect)
             self.queue = MailQueue(self.publisher)
             return
-        from mail_service.counting import CountedDatabase, CountedPublisher, CountedQueue  # noqa: PLC0415 - see metrics
-        from mail_service.metrics import Metrics  # noqa: PLC0415
+        from mail_service.web.counting import CountedDatabase, CountedPublisher, CountedQueue  # noqa: PLC0415 - see metrics
+        from mail_service.web.metrics import Metrics  # noqa: PLC0415
 
         self.metrics = Metrics(self.settings)
         self.database = CountedDatabase(self.settings.database, self.metrics)

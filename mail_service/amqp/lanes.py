@@ -14,9 +14,11 @@ from kombu.message import Message
 from mail_service import topology, tracing
 from mail_service.amqp.publisher import PublishFailed
 from mail_service.amqp.retrying import STORE_AGAIN_MS, Consumer, kept_headers, raw_body
-from mail_service.backoff import levels_for, levels_of
-from mail_service.closing import CARRY_MS
-from mail_service.delivery import BUSY_MS, made_use, read, with_turn
+from mail_service.delivery.backoff import levels_for, levels_of
+from mail_service.delivery.closing import CARRY_MS
+from mail_service.delivery.copies import read, with_turn
+from mail_service.delivery.courier import BUSY_MS
+from mail_service.delivery.verdicts import made_use
 from mail_service.envelope import Envelope
 from mail_service.errors import InvalidMessage
 from mail_service.ledger import StoreDown
@@ -118,7 +120,7 @@ class LaneConsumer(Consumer):
         headers = message.headers or {}
         if topology.TENANT in headers and self.runtime.turnstiles.may_share(self.lane, headers) and self.is_full:
             self.runtime.turnstiles.sort(self.lane)
-        wait_ms = self.runtime.courier.glance(raw_body(message), headers)
+        wait_ms = self.runtime.courier.waits.glance(raw_body(message), headers)
         if wait_ms:
             self._spawn(self._put_off, message, wait_ms)
         else:

@@ -12,7 +12,7 @@ from kombu import Connection
 
 from mail_service import clock, sizes, topology
 from mail_service.amqp.publisher import Publisher, PublishFailed, Unroutable
-from mail_service.backoff import spread
+from mail_service.delivery.backoff import spread
 from mail_service.envelope import CONTENT_TYPE, Envelope
 from mail_service.ledger.records import Mail
 

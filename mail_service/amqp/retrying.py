@@ -31,8 +31,8 @@ from mail_service import topology
 from mail_service.amqp.consuming import Provider, QueueConsumer
 from mail_service.amqp.mailqueue import jittered
 from mail_service.amqp.publisher import PublishFailed
-from mail_service.backoff import RETRY_EXCHANGE, CountedMessage
-from mail_service.delivery import number
+from mail_service.delivery.backoff import RETRY_EXCHANGE, CountedMessage
+from mail_service.delivery.copies import number
 from mail_service.errors import MailServiceError
 from mail_service.ledger import StoreDown
 from mail_service.wiring import Runtime, Stopping, runtime_of

@@ -24,11 +24,12 @@ from mail_service.amqp.lanes import LaneConsumer
 from mail_service.amqp.mailqueue import MailQueue
 from mail_service.amqp.publisher import PublishFailed
 from mail_service.amqp.retrying import BackoffPublisher
-from mail_service.closing import Desk
-from mail_service.delivery import Courier, read
+from mail_service.delivery.closing import Desk
+from mail_service.delivery.copies import read
+from mail_service.delivery.courier import Courier
+from mail_service.delivery.handover import Handover, guarded
 from mail_service.diagnosis import diagnose
 from mail_service.envelope import seal
-from mail_service.handover import Handover, guarded
 from mail_service.holds import Keeper
 from mail_service.ledger import Ledger, StoreDown, owner, tables
 from mail_service.outcome import Diagnosis, Kind, Receipt

@@ -20,12 +20,11 @@ from kombu.message import Message as AmqpMessage
 from nameko.exceptions import MalformedRequest
 
 from mail_service import clock, tls, topology
-from mail_service.accepting import _reread, split
 from mail_service.amqp.retrying import kept_headers, raw_body
 from mail_service.amqp.rpc import _arguments, caller_of
 from mail_service.arguments import as_address, as_id, as_limit, as_moment_after, as_time
 from mail_service.client import asking
-from mail_service.delivery import read
+from mail_service.delivery.copies import read
 from mail_service.diagnosis import Context, diagnose
 from mail_service.diagnosis.answer import read as read_answer
 from mail_service.diagnosis.http import from_answer
@@ -34,6 +33,7 @@ from mail_service.diagnosis.reading import one_line
 from mail_service.diagnosis.smtp import diagnose_reply
 from mail_service.diagnosis.statuses import diagnose_recipient
 from mail_service.diagnosis.waits import LONGEST_S, asked_in_headers, asked_in_text
+from mail_service.doors.accepting import _reread, split
 from mail_service.envelope import Envelope, seal
 from mail_service.errors import ConfigurationError, InvalidMessage, MailServiceError
 from mail_service.ledger.errorlog import Filter

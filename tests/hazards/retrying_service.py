@@ -23,7 +23,7 @@ if STOCK:
     from nameko_amqp_retry.messaging import consume
 else:
     from mail_service.amqp.retrying import consume
-    from mail_service.backoff import backoff_class
+    from mail_service.delivery.backoff import backoff_class
     from mail_service.settings import DynamicSchedule, FixedSchedule
 
 WORK = Queue("hazard", durable=True, queue_arguments={"x-queue-type": "quorum"})

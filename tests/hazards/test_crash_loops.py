@@ -9,8 +9,8 @@ import pytest
 
 from mail_service import topology
 from mail_service.client import MailClient
+from mail_service.delivery.settling import MOST_DEATHS
 from mail_service.local.node import Node
-from mail_service.settling import MOST_DEATHS
 from tests.support.amqp import connected, quorum_queue
 from tests.support.messages import a_message
 from tests.support.service import Service, configuration

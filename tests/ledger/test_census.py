@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from mail_service import clock
-from mail_service.census import Waiting, ask_database
 from mail_service.ledger import Ledger, StoreDown
 from mail_service.ledger.database import Database
 from mail_service.ledger.holdings import Hold, Reason
 from mail_service.ledger.pauses import Pause
 from mail_service.limits.keys import HELD_BY_A_LIMIT
+from mail_service.web.census import Waiting, ask_database
 
 from .building import a_change, a_copy, a_mail, in_status
 

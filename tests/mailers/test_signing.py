@@ -14,8 +14,8 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from mail_service import message
+from mail_service.delivery.guard import Guard
 from mail_service.errors import ConfigurationError
-from mail_service.guard import Guard
 from mail_service.local.smtp_server import Rule, SmtpServer
 from mail_service.local.smtp_server import Settings as Offers
 from mail_service.mailers import SMTP_BACKEND, Mailer, open_mailer

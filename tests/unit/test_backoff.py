@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from nameko_amqp_retry import Backoff, entrypoint_retry
 
 from mail_service import clock, topology
-from mail_service.backoff import (
+from mail_service.delivery.backoff import (
     JITTER,
     RETRY_EXCHANGE,
     CountedMessage,

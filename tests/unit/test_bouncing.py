@@ -15,9 +15,10 @@ import pytest
 
 from mail_service import message
 from mail_service.amqp.publisher import PublishFailed
-from mail_service.bouncing import Bouncer, is_report, report_id, status_code
-from mail_service.closing import Desk
-from mail_service.delivery import Delivery, Dropped
+from mail_service.delivery.bouncing import Bouncer, is_report, report_id, status_code
+from mail_service.delivery.closing import Desk
+from mail_service.delivery.copies import Delivery
+from mail_service.delivery.verdicts import Dropped
 from mail_service.envelope import Envelope, seal
 from mail_service.ledger import StoreDown
 from mail_service.ledger.records import Mail, recipient

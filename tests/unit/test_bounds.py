@@ -10,7 +10,7 @@ import pytest
 
 from mail_service.bounds import Bounds
 from mail_service.client import MailClient
-from mail_service.delivery import read
+from mail_service.delivery.copies import read
 from mail_service.envelope import seal
 from mail_service.errors import InvalidMessage
 from mail_service.message import dump, load, validate

@@ -9,7 +9,7 @@ import eventlet
 import pytest
 from eventlet.event import Event
 
-from mail_service.deadline import Deadline, Exited
+from mail_service.delivery.deadline import Deadline, Exited
 from mail_service.diagnosis import DeadlineExceeded
 from tests.support.waiting import eventually
 

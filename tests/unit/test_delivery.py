@@ -11,12 +11,15 @@ import pytest
 from nameko_amqp_retry import Backoff
 
 from mail_service import clock, topology
-from mail_service.deadline import Deadline
-from mail_service.delivery import Courier, Delivery, Dropped, HeldBack, Misplaced, Postponed, Tried, read
+from mail_service.delivery.copies import Delivery, read
+from mail_service.delivery.courier import Courier
+from mail_service.delivery.deadline import Deadline
+from mail_service.delivery.handover import Handover, guarded
+from mail_service.delivery.settling import MOST_DEATHS, Step
+from mail_service.delivery.verdicts import Dropped, HeldBack, Misplaced, Postponed, Tried
 from mail_service.diagnosis import Context, diagnose
 from mail_service.envelope import seal
 from mail_service.errors import InvalidMessage
-from mail_service.handover import Handover, guarded
 from mail_service.holds import Keeper, Pauses
 from mail_service.ledger.pauses import Pause
 from mail_service.ledger.records import (
@@ -36,7 +39,6 @@ from mail_service.ledger.records import (
 from mail_service.mailers import AttemptFailed
 from mail_service.outcome import Diagnosis, Kind, Receipt, Status
 from mail_service.settings import Settings
-from mail_service.settling import MOST_DEATHS, Step
 from tests.support.messages import configure_django
 from tests.support.shared_holds import SharedHolds
 from tests.support.shared_pauses import SharedPauses, no_pauses

@@ -409,7 +409,7 @@ def test_nobody_imports_from_below() -> None:
     wrong = []
     for path in sorted(package.rglob("*.py")):
         module = ".".join(path.relative_to(package).with_suffix("").parts).removesuffix(".__init__")
-        if module in {"__init__", "amqp"}:
+        if module in {"__init__", "amqp", "delivery", "doors", "web"}:
             continue
         part = _part_of(module, parts)
         assert part, f"{module} is missing in docs/architecture.md"

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from mail_service import clock
-from mail_service.explaining import explain
+from mail_service.doors.explaining import explain
 from mail_service.ledger.histories import History
 from mail_service.ledger.holdings import Hold, Reason
 from mail_service.ledger.pauses import Pause

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from mail_service import message
-from mail_service.guard import NOT_ALLOWED, Guard
+from mail_service.delivery.guard import NOT_ALLOWED, Guard
 from mail_service.ledger.records import Mail, recipient
 from mail_service.outcome import Diagnosis, Kind, Receipt, Status
 

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from mail_service import clock
+from mail_service.delivery.guard import Guard
+from mail_service.delivery.handover import Round
+from mail_service.delivery.hard_bounces import offers
 from mail_service.diagnosis.context import Context
 from mail_service.diagnosis.smtp import diagnose_reply, from_error
-from mail_service.guard import Guard
-from mail_service.handover import Round
-from mail_service.hard_bounces import offers
 from mail_service.ledger.records import Mail, recipient
 from mail_service.outcome import Diagnosis, Kind, Receipt, Scope, Status
 from mail_service.settings import HardBounces

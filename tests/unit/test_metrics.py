@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from mail_service.delivery import Delivery
+from mail_service.delivery.copies import Delivery
 from mail_service.envelope import seal
 from mail_service.ledger.records import Attempt, Change, Mail
 from mail_service.message import Options
-from mail_service.metrics import Gauge, Metrics
-from mail_service.metrics_folder import FOLDER, shared_folder, web_address
 from mail_service.outcome import Status
 from mail_service.settings import Settings, load_settings
+from mail_service.web.folder import FOLDER, shared_folder, web_address
+from mail_service.web.metrics import Gauge, Metrics
 
 from ..support.messages import a_message
 

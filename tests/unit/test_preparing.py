@@ -13,16 +13,16 @@ import pytest
 from nameko_amqp_retry import Backoff
 
 from mail_service import clock, hooks, message
-from mail_service.deadline import Deadline
+from mail_service.delivery.deadline import Deadline
+from mail_service.delivery.handover import Handed, Round, Turn
+from mail_service.delivery.preparing import Preparing
+from mail_service.delivery.settling import Step, settle
 from mail_service.envelope import seal
-from mail_service.handover import Handed, Round, Turn
 from mail_service.holds import Held
 from mail_service.hooks import Context, Part, Refused
 from mail_service.ledger.records import Mail, recipient
 from mail_service.outcome import Diagnosis, Kind, Receipt, Status
-from mail_service.preparing import Preparing
 from mail_service.settings import Limit, Settings
-from mail_service.settling import Step, settle
 from tests.support.messages import configure_django
 
 configure_django()
@@ -344,7 +344,7 @@ def test_parts_that_are_late_are_attempted_again_and_share_the_time_of_one_attem
 
 
 def test_whose_turn_is_over_is_noted_before_the_next_part(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mail_service.preparing.NOTE_EVERY_S", 0.0)
+    monkeypatch.setattr("mail_service.delivery.preparing.NOTE_EVERY_S", 0.0)
     hands = Hands(lambda mail: Kind.TRANSIENT if BOB in mail.recipients else Kind.ACCEPTED)
 
     notes = attempt(hooks.per_recipient, hands=hands).notes

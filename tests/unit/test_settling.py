@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from mail_service.delivery.settling import Step, ended, expired, final_status, settle, waiting
 from mail_service.ledger.records import Mail, recipient
 from mail_service.outcome import Diagnosis, Kind, Receipt, Status
-from mail_service.settling import Step, ended, expired, final_status, settle, waiting
 
 A, B, C = "a@example.org", "b@example.org", "c@example.org"
 

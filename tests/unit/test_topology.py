@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mail_service import topology
-from mail_service.backoff import JITTER
+from mail_service.delivery.backoff import JITTER
 
 LONGEST_MS = topology.LEVELS_MS[-1]
 

@@ -8,30 +8,20 @@ from typing import Any
 import pytest
 
 from mail_service import clock, topology
-from mail_service.deadline import Deadline
-from mail_service.delivery import (
-    Courier,
-    Delivery,
-    Dropped,
-    HeldBack,
-    Postponed,
-    SetAside,
-    Tried,
-    Verdict,
-    made_use,
-    read,
-    with_turn,
-)
+from mail_service.delivery.copies import Delivery, read, with_turn
+from mail_service.delivery.courier import Courier
+from mail_service.delivery.deadline import Deadline
+from mail_service.delivery.handover import Handover
+from mail_service.delivery.settling import Step
+from mail_service.delivery.verdicts import Dropped, HeldBack, Postponed, SetAside, Tried, Verdict, made_use
 from mail_service.diagnosis import diagnose
 from mail_service.envelope import seal
-from mail_service.handover import Handover
 from mail_service.holds import Keeper, Ticket
 from mail_service.ledger.records import Crowded
 from mail_service.limits.keys import Rules
 from mail_service.mailers import AttemptFailed
 from mail_service.outcome import Diagnosis, Kind, Receipt, Scope, Status
 from mail_service.settings import Limit, Limits, MailerSettings, Settings
-from mail_service.settling import Step
 from tests.support.messages import configure_django
 from tests.support.shared_holds import SharedHolds
 from tests.support.shared_pauses import no_pauses

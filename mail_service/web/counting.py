@@ -13,7 +13,7 @@ from mail_service.envelope import Envelope
 from mail_service.ledger import StoreDown
 from mail_service.ledger.database import Database, Write
 from mail_service.ledger.records import Mail
-from mail_service.metrics import Metrics
+from mail_service.web.metrics import Metrics
 
 T = TypeVar("T")
 

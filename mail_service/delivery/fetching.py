@@ -12,11 +12,11 @@ from typing import Any
 
 from mail_service import clock
 from mail_service.blobs import BlobMissing, StoreAway
-from mail_service.deadline import Deadline
+from mail_service.delivery.deadline import Deadline
+from mail_service.delivery.handover import Handed, HandsOver, Round, Turn, receipts_for
 from mail_service.diagnosis import DeadlineExceeded
 from mail_service.envelope import Envelope
 from mail_service.errors import InvalidMessage
-from mail_service.handover import Handed, HandsOver, Round, Turn, receipts_for
 from mail_service.holds import Held
 from mail_service.ledger.records import Mail
 from mail_service.message import references

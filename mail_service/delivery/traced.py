@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from mail_service.delivery.handover import Handed, HandsOver, Turn
 from mail_service.envelope import Envelope
-from mail_service.handover import Handed, HandsOver, Turn
 from mail_service.holds import Held
 from mail_service.ledger.records import Mail
 from mail_service.outcome import Kind

@@ -17,10 +17,10 @@ from typing import Any, Protocol
 from nameko_amqp_retry import Backoff
 
 from mail_service import clock, message
-from mail_service.deadline import Deadline
+from mail_service.delivery.deadline import Deadline
+from mail_service.delivery.guard import NO_GUARD, Guard
 from mail_service.diagnosis import Context
 from mail_service.envelope import Envelope
-from mail_service.guard import NO_GUARD, Guard
 from mail_service.holds import Held, Keeper, Pauses, Ticket
 from mail_service.ledger.records import Mail
 from mail_service.limits.keys import MAILER, NO_RULES, Rules

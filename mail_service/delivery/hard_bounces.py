@@ -14,7 +14,7 @@ from functools import partial
 
 from mail_service import clock
 from mail_service.arguments import LONGEST_ADDRESS
-from mail_service.handover import Round
+from mail_service.delivery.handover import Round
 from mail_service.ledger.records import Mail, Suppression
 from mail_service.logs import say
 from mail_service.outcome import Status

@@ -19,19 +19,19 @@ import eventlet
 from nameko_amqp_retry import Backoff
 
 from mail_service import clock, message
-from mail_service.deadline import Deadline
+from mail_service.delivery.deadline import Deadline
+from mail_service.delivery.handover import LEAST_TIME_S, Handed, HandsOver, Round, Turn, receipts_for, traceback_of
+from mail_service.delivery.settling import state_of
 from mail_service.diagnosis import DeadlineExceeded
 from mail_service.diagnosis.reading import described
 from mail_service.envelope import Envelope
 from mail_service.errors import InvalidMessage
-from mail_service.handover import LEAST_TIME_S, Handed, HandsOver, Round, Turn, receipts_for, traceback_of
 from mail_service.holds import Held
 from mail_service.hooks import Context, Hook, Part, Refused
 from mail_service.ledger.records import Mail
 from mail_service.limits.keys import HELD_BY_A_LIMIT, in_words
 from mail_service.outcome import Diagnosis, Kind, Receipt, Scope
 from mail_service.settings import Settings
-from mail_service.settling import state_of
 
 #: told while parts are left: the mail as it stands by then
 Note = Callable[[Mail], None]

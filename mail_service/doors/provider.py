@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mail_service.accepting import Acceptance
 from mail_service.amqp import connecting
 from mail_service.amqp.rpc import Caller
+from mail_service.doors.accepting import Acceptance
+from mail_service.doors.operating import Operator, health
+from mail_service.doors.steering import Steering
 from mail_service.ledger import StoreDown
 from mail_service.ledger.pauses import Pause
-from mail_service.operating import Operator, health
-from mail_service.steering import Steering
 from mail_service.wiring import Runtime, RuntimeProvider
 
 _NOBODY = Caller(reply_to=None)

@@ -26,10 +26,10 @@ from nameko.web.server import HttpOnlyProtocol, parse_address
 from nameko.web.server import WebServer as NamekoWebServer
 
 from mail_service import topology
-from mail_service.census import Queues, Waiting, ask_broker, ask_database
-from mail_service.doors import health_of
+from mail_service.doors.provider import health_of
 from mail_service.logs import describe, discreet
-from mail_service.metrics_folder import FOLDER, web_address
+from mail_service.web.census import Queues, Waiting, ask_broker, ask_database
+from mail_service.web.folder import FOLDER, web_address
 from mail_service.wiring import Runtime, RuntimeProvider, runtime_of
 
 _log = logging.getLogger(__name__)

@@ -20,7 +20,7 @@ from typing import Any, Final
 from mail_service import clock, message
 from mail_service.amqp.mailqueue import MailQueue
 from mail_service.amqp.publisher import PublishFailed, TooLarge
-from mail_service.delivery import read
+from mail_service.delivery.copies import read
 from mail_service.envelope import Envelope, derived_id, seal
 from mail_service.ledger import Ledger, StoreDown
 from mail_service.ledger.records import Mail

@@ -14,7 +14,6 @@ from dataclasses import asdict
 from typing import Any
 
 from mail_service import clock
-from mail_service.announcing import Announcer
 from mail_service.arguments import (
     LARGEST_PAGE,
     as_address,
@@ -26,8 +25,10 @@ from mail_service.arguments import (
     as_time,
     is_text,
 )
+from mail_service.delivery.announcing import Announcer
+from mail_service.delivery.releasing import Releaser
+from mail_service.doors.explaining import explain
 from mail_service.errors import InvalidMessage
-from mail_service.explaining import explain
 from mail_service.holds import Pauses
 from mail_service.ledger.database import Database, StoreDown
 from mail_service.ledger.forgetting import forget
@@ -38,7 +39,6 @@ from mail_service.ledger.records import Suppression
 from mail_service.ledger.suppressions import Suppressions
 from mail_service.ledger.waiting import WaitingMail
 from mail_service.logs import say
-from mail_service.releasing import Releaser
 from mail_service.settings import Settings
 from mail_service.topology import LANES
 

@@ -23,8 +23,10 @@ from nameko_amqp_retry import Backoff
 from mail_service import clock, topology
 from mail_service.amqp.mailqueue import MailQueue, copy_headers
 from mail_service.amqp.publisher import PublishFailed, TooLarge
-from mail_service.announcing import Announcer
-from mail_service.delivery import Delivery, Dropped, HeldBack, Misplaced, Postponed, SetAside, Tried
+from mail_service.delivery.announcing import Announcer
+from mail_service.delivery.copies import Delivery
+from mail_service.delivery.settling import ended, expired, waiting
+from mail_service.delivery.verdicts import Dropped, HeldBack, Misplaced, Postponed, SetAside, Tried
 from mail_service.envelope import Envelope, ReplyTo
 from mail_service.errors import Conflict
 from mail_service.ledger import Ledger, StoreDown
@@ -32,7 +34,6 @@ from mail_service.ledger.records import Attempt, Change, Mail
 from mail_service.ledger.turns import Aside, Noted
 from mail_service.logs import say
 from mail_service.outcome import Kind, Status
-from mail_service.settling import ended, expired, waiting
 from mail_service.storeroom import NO_STORE, Storeroom
 
 _log = logging.getLogger(__name__)

@@ -7,23 +7,34 @@ everything else is returned.
 
 from __future__ import annotations
 
-import bisect
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any, Protocol
 
 from nameko_amqp_retry import Backoff
 
 from mail_service import clock, message, topology
-from mail_service.backoff import MailBackoff, backoff_class
-from mail_service.envelope import Envelope
-from mail_service.errors import InvalidMessage
-from mail_service.guard import NO_GUARD, Guard
-from mail_service.handover import Handed, HandsOver, Round, Turn
-from mail_service.hard_bounces import Offers, nobody
-from mail_service.holds import SOONER, Held, Keeper, Pauses
+from mail_service.delivery.backoff import MailBackoff, backoff_class
+from mail_service.delivery.copies import Delivery
+from mail_service.delivery.guard import NO_GUARD, Guard
+from mail_service.delivery.handover import Handed, HandsOver, Round, Turn
+from mail_service.delivery.hard_bounces import Offers, nobody
+from mail_service.delivery.settling import (
+    MOST_DEATHS,
+    Settled,
+    Step,
+    deciding_of,
+    expired,
+    finished,
+    settle,
+    state_of,
+    suppressed_text,
+)
+from mail_service.delivery.verdicts import Dropped, HeldBack, Misplaced, Postponed, SetAside, Tried, Verdict
+from mail_service.delivery.waits import Waits
+from mail_service.holds import Held, Keeper, Pauses
 from mail_service.ledger.records import (
     Attempt,
     Change,
@@ -37,194 +48,22 @@ from mail_service.ledger.records import (
     Outstanding,
     PutOff,
     Superseded,
-    recipient,
 )
 from mail_service.ledger.suppressions import all_are_done
 from mail_service.limits.keys import HELD_BY_A_LIMIT, MAILER, NO_RULES, Rules, in_words
 from mail_service.logs import say
 from mail_service.mailers import Mailer
-from mail_service.message import Options
-from mail_service.message.references import has_any, require_own
+from mail_service.message.references import has_any
 from mail_service.outcome import Diagnosis, Kind, Receipt, Status
-from mail_service.routing import choose
 from mail_service.settings import Limit, Settings
-from mail_service.settling import (
-    MOST_DEATHS,
-    Settled,
-    Step,
-    deciding_of,
-    expired,
-    finished,
-    settle,
-    state_of,
-    suppressed_text,
-)
 from mail_service.storeroom import NO_STORE, Storeroom
 
 _log = logging.getLogger(__name__)
 
 #: how soon a copy comes back whose mail another worker is attempting, milliseconds
 BUSY_MS = 1000
-#: A delay level may end this much early by the clocks of two hosts; not worth another round, milliseconds.
-EARLY_MS = 1000
-#: seconds; a provider that asks for more is looked at all the same
-LONGEST_HOLD_S = 7 * 86_400
 #: a mail whose turn comes sooner stands nowhere as held, seconds
 UNNOTED_S = 1.0
-DOORS = ("send", "submit", "event")
-#: What a count in a header may be; PostgreSQL's integer ends at twice this.
-LARGEST_NUMBER = 1_000_000_000
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Delivery:
-    """A copy of a mail as it arrived at a worker, read and checked."""
-
-    envelope: Envelope
-    #: the message in its canonical form
-    canonical: Mapping[str, Any]
-    options: Options
-    #: the mail as this copy knows it
-    mail: Mail
-    headers: Mapping[str, Any] = field(default_factory=dict)
-    redelivered: bool = False
-
-    @property
-    def attempts(self) -> int:
-        """Attempts that this copy knows of."""
-        return self.mail.attempts
-
-    @property
-    def passed(self) -> tuple[str, ...]:
-        """The keys of the limits whose turn it has had."""
-        keys = self.headers.get(topology.TURNS)
-        return tuple(key for key in keys if isinstance(key, str)) if isinstance(keys, list) else ()
-
-    @property
-    def early_ms(self) -> int:
-        """Milliseconds until it is due, 0 when it is: some waits are longer than the longest delay level."""
-        due = self.headers.get(topology.DUE)
-        early = due - clock.now_ms() if isinstance(due, int) else 0
-        return min(early, topology.LEVELS_MS[-1]) if early > EARLY_MS else 0
-
-    @property
-    def content(self) -> bytes:
-        """What the ledger keeps of it."""
-        return replace(self.envelope, unrecorded=(), reply_to=None).body()
-
-    @property
-    def only_to_record(self) -> bool:
-        """What became of the mail is decided and only has to be written down."""
-        return self.headers.get(topology.STATE) == topology.STATE_LOG
-
-
-def number(value: Any) -> int:
-    """A header that should be a count: anything else is 0, since anybody can publish anything."""
-    is_count = isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= LARGEST_NUMBER
-    return value if is_count else 0
-
-
-def read(body: bytes, headers: Mapping[str, Any], *, redelivered: bool, settings: Settings) -> Delivery:
-    """
-    Make a Delivery of what arrived. Raises InvalidMessage.
-
-    Everything is checked again here: clients publish to the work queue themselves, and so can anybody else.
-    """
-    envelope = Envelope.parse(body)
-    canonical = message.validate(
-        envelope.message,
-        default_from=settings.default_from,
-        max_size=settings.max_size,
-        bounds=settings.bounds,
-        takes_references=settings.blobs is not None,
-    )
-    require_own(canonical, envelope.id)
-    options = Options.parse(envelope.options)
-    recipients = {
-        address: dict(envelope.settled.get(address) or recipient(Status.QUEUED))
-        for address in message.recipients(canonical)
-    }
-    mail = Mail(
-        id=envelope.id,
-        status=Status.QUEUED,
-        mailer=choose(settings, canonical, options, envelope.id),
-        tenant=options.tenant,
-        priority=options.priority or "normal",
-        door=envelope.door if envelope.door in DOORS else "submit",
-        attempts=number(headers.get(topology.ATTEMPTS)),
-        generation=number(headers.get(topology.GENERATION)),
-        deaths=min(number(headers.get(topology.DEATHS)), MOST_DEATHS - 1),
-        digest=message.digest(canonical),
-        recipients=recipients,
-        submitted_at=envelope.submitted_at,
-        updated_at=envelope.submitted_at,
-    )
-    return Delivery(
-        envelope=envelope,
-        canonical=canonical,
-        options=options,
-        mail=mail,
-        headers=headers,
-        redelivered=redelivered or headers.get(topology.REDELIVERED) is True,
-    )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Postponed:
-    """Nothing was attempted; this copy, or its successor, comes back later."""
-
-    delay_ms: int
-    mail: Mail
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Dropped:
-    """This copy is of no use: its mail is as *mail* says."""
-
-    mail: Mail
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Misplaced:
-    """The id belongs to another mail: this one goes to the error log under an id of its own."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tried:
-    """An attempt, with what it made of the mail. *change* is complete for a final mail only."""
-
-    settled: Settled
-    change: Change
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HeldBack:
-    """The mail waits for its mailer, whether it was attempted or not; *change* is complete but for the time."""
-
-    change: Change
-    delay_ms: int
-    #: nobody was told yet that it is held, and why
-    is_news: bool
-    #: it waits for its turn with the limit of this key, however long that takes
-    turn: str | None = None
-    #: the keys whose turn it has had, and keeps
-    passed: Sequence[str] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SetAside:
-    """Nothing was attempted; this copy waits for its turn with the limit of *key*."""
-
-    key: str
-    #: the keys whose turn it has had, and keeps
-    passed: Sequence[str]
-    #: as it is to stand in the ledger: held
-    mail: Mail
-    #: it waits long enough for somebody to ask about it
-    is_noted: bool
-
-
-Verdict = SetAside | Postponed | Dropped | Misplaced | Tried | HeldBack
 
 
 class Claims(Protocol):
@@ -267,7 +106,8 @@ class Courier:
         self._handover = handover
         self._keeper = keeper
         self._backoffs = {name: backoff_class(schedule) for name, schedule in settings.schedules.items()}
-        self._holds_ms = topology.hold_levels(settings.hold_probe)
+        #: how long what is not attempted waits
+        self.waits = Waits(settings, mailers, keeper, pauses)
         self._has_a_suspect = False
 
     def attempt(self, delivery: Delivery) -> Verdict:
@@ -295,7 +135,7 @@ class Courier:
         if has_any(delivery.canonical):
             # from now on its blobs are not taken for left over
             self._ledger.accept(delivery.mail, delivery.content)
-        if wait_ms := self._wait_for_send_at(delivery) or self._still_held(delivery):
+        if wait_ms := self._wait_for_send_at(delivery) or self.waits.still_held(delivery):
             return Postponed(delay_ms=wait_ms, mail=delivery.mail)
         limits = self._limits_of(delivery)
         if (key := _next_turn(limits, delivery.passed)) is not None:
@@ -317,7 +157,7 @@ class Courier:
 
     def _limits_of(self, delivery: Delivery) -> Mapping[str, Limit]:
         """The limits that a mail is under now. What has expired only has to be ended, which no limit is about."""
-        if not self._rules.are_any or _has_expired(delivery):
+        if not self._rules.are_any or delivery.has_expired:
             return {}
         mail = delivery.mail
         limits = self._rules.of(mail.mailer, mail.tenant, mail.recipients)
@@ -379,69 +219,6 @@ class Courier:
         known = self._ledger.accept(mail, delivery.content)
         return 0 if known.not_before or known.status.is_final or all_are_done(known) else wait_ms
 
-    def _still_held(self, delivery: Delivery) -> int:
-        """Milliseconds until a mail that is known to be held, or whose mailer has enough to do, looks again."""
-        is_held = delivery.headers.get(topology.HELD) is True
-        if _has_expired(delivery) or not (is_held or self._keeper.has_work_to_put_off):
-            return 0
-        mail = delivery.mail
-        if is_held and (pause_s := self._pauses.look(mail)) is not None:
-            return self._hold_ms(pause_s)
-        key = self._key(mail)
-        is_waited_for = delivery.envelope.reply_to is not None and not self._keeper.is_crowded(key, mail.priority)
-        if not is_held and (is_waited_for or self._may_fail_over(mail)):
-            return 0
-        return self._wait_for_mailer(key, message.author(delivery.canonical), mail.priority, is_held=is_held)
-
-    def glance(self, body: bytes, headers: Mapping[str, Any]) -> int:
-        """
-        Milliseconds until a copy comes back that is not worth reading now, its mailer being held; 0 for any other.
-
-        As `_still_held`, without checking the message; whatever is unusual is for `attempt`.
-        """
-        if not self._keeper.has_work_to_put_off or topology.STATE in headers or topology.DUE in headers:
-            return 0
-        try:
-            envelope = Envelope.parse(body)
-        except InvalidMessage:
-            return 0
-        name, tenant = envelope.options.get("mailer"), envelope.options.get("tenant")
-        if name is None and not self._settings.routing:
-            name = "default"
-        if not isinstance(name, str) or not isinstance(tenant, str | None):
-            return 0
-        if envelope.unrecorded or envelope.reply_to or "expires_at" in envelope.options or has_any(envelope.message):
-            return 0
-        mailer = self._mailers(name, tenant)
-        settings = self._settings.mailers_of(tenant).get(name)
-        if mailer is None or settings is None or settings.failover:
-            return 0
-        return self._wait_for_mailer(mailer.name, "", envelope.lane, is_held=headers.get(topology.HELD) is True)
-
-    def _wait_for_mailer(self, key: str, sender: str, lane: str, *, is_held: bool) -> int:
-        """Milliseconds until a mail comes back whose mailer is held or has enough to do; 0 when it should ask."""
-        if not is_held and not self._keeper.is_crowded(key, lane) and self._keeper.may_hold_more:
-            return 0
-        return self._hold_ms(self._keeper.look(key, sender, lane) or 0)
-
-    def _hold_ms(self, seconds: float) -> int:
-        """
-        The wait of held mail in milliseconds: one of a few that are declared at the start, since each is a queue.
-        """
-        if seconds <= 0:
-            return 0
-        return self._holds_ms[min(bisect.bisect_left(self._holds_ms, seconds * 1000), len(self._holds_ms) - 1)]
-
-    def _key(self, mail: Mail) -> str:
-        """By which the mail's mailer is held."""
-        mailer = self._mailers(mail.mailer, mail.tenant)
-        return mailer.name if mailer else mail.mailer
-
-    def _may_fail_over(self, mail: Mail) -> bool:
-        """Whether another mailer may be asked instead."""
-        settings = self._settings.mailers_of(mail.tenant).get(mail.mailer)
-        return settings is not None and bool(settings.failover)
-
     def _write_down(self, delivery: Delivery) -> Mail | None:
         """Record what happened while the database was away; forged or damaged facts are left out."""
         last = None
@@ -461,7 +238,7 @@ class Courier:
         mail = self._guard.suppressed(mail)
         if all_are_done(mail):
             return self._give_up(delivery, finished(replace(mail, error=suppressed_text(mail))))
-        if _has_expired(delivery):
+        if delivery.has_expired:
             assert delivery.options.expires_at is not None  # noqa: S101 - it has passed
             return self._give_up(
                 delivery, expired(mail, f"expires_at {clock.iso(delivery.options.expires_at)} has passed")
@@ -480,7 +257,7 @@ class Courier:
         change = self._change(delivery, _all_held(mail, held.text), None)
         return HeldBack(
             change=change,
-            delay_ms=self._hold_ms(held.seconds),
+            delay_ms=self.waits.hold_ms(held.seconds),
             is_news=(mail.status, mail.error) != (Status.HELD, held.text),
         )
 
@@ -528,18 +305,10 @@ class Courier:
         if settled.step == Step.RETRY:
             raise self._backoff(delivery, settled, handed.backoff, tried)
         if settled.step == Step.HOLD:
-            wait_ms = self._wait_after(settled, message.author(delivery.canonical))
+            wait_ms = self.waits.after(settled, message.author(delivery.canonical))
             is_news = not was_held or mail.error != settled.mail.error
             return HeldBack(change=tried.change, delay_ms=wait_ms, is_news=is_news)
         return tried
-
-    def _wait_after(self, settled: Settled, sender: str) -> int:
-        """Milliseconds until a mail that was attempted and is held looks again."""
-        look_s = self._keeper.look(self._key(settled.mail), sender)
-        if look_s is not None:
-            return self._hold_ms(look_s)
-        # it is held alone, for as long as it was told
-        return math.ceil(min(settled.wait_s or self._settings.hold_probe * SOONER, LONGEST_HOLD_S) * 1000)
 
     def _backoff(self, delivery: Delivery, settled: Settled, own: Backoff | None, tried: Tried) -> Backoff:
         """The schedule's Backoff, or the one a backend raised itself, with what it has to carry."""
@@ -571,36 +340,12 @@ def _all_held(mail: Mail, text: str) -> Mail:
     return replace(mail, recipients=mail.with_open(Status.HELD, text), error=text)
 
 
-def with_turn(headers: Mapping[str, Any], key: str) -> list[Any]:
-    """What stands in the header for the turns that a copy has had, with that of *key*."""
-    passed = headers.get(topology.TURNS)
-    return [*(passed if isinstance(passed, list) else ()), key]
-
-
-def made_use(result: object, exc: BaseException | None, key: str) -> bool:
-    """Whether what the handler answered, or raised, took up the turn that the mail had with *key*."""
-    match exc or result:
-        case SetAside(passed=passed):
-            return key in passed
-        case HeldBack(turn=turn, change=change, passed=passed):
-            return key in passed if turn is not None else bool(change.attempts)
-        case Tried(change=change):
-            return bool(change.attempts)
-        case None | Postponed() | Dropped() | Misplaced():
-            return False
-    return True
-
-
 def _remaining_ms(mail: Mail) -> int:
     return _until_ms(mail.next_attempt_at)
 
 
 def _until_ms(moment: str | None) -> int:
     return max(0, clock.to_ms(clock.parse(moment)) - clock.now_ms()) if moment else 0
-
-
-def _has_expired(delivery: Delivery) -> bool:
-    return delivery.options.expires_at is not None and delivery.options.expires_at <= clock.now()
 
 
 def _as_attempt(settled: Settled, round_: Round, rounds: int) -> Attempt:

@@ -11,9 +11,10 @@ from typing import Any
 import eventlet
 from kombu import Connection
 
-from mail_service.accepting import Acceptance
 from mail_service.amqp.mailqueue import MailQueue
 from mail_service.arguments import as_id
+from mail_service.delivery.releasing import Releaser, restored
+from mail_service.doors.accepting import Acceptance
 from mail_service.errors import Conflict, InvalidMessage, NotFound
 from mail_service.ledger import Ledger
 from mail_service.ledger.errorlog import ENTRY_STATUSES, FINAL_STATUSES, ErrorLog, Filter
@@ -22,7 +23,6 @@ from mail_service.ledger.pauses import Pause
 from mail_service.ledger.records import Mail
 from mail_service.mailers import Mailer
 from mail_service.outcome import Status
-from mail_service.releasing import Releaser, restored
 
 #: entries that ``replay(all=True)`` means: who marked one as dealt with does not want it sent
 _UNDISCARDED = tuple(status for status in ENTRY_STATUSES if status != Status.DISCARDED)

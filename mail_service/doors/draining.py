@@ -25,7 +25,7 @@ from mail_service.amqp import connecting
 from mail_service.amqp.lanes import declare_all
 from mail_service.amqp.publisher import PublishFailed
 from mail_service.amqp.retrying import BackoffPublisher, kept_headers, raw_body
-from mail_service.delivery import Delivery, read, with_turn
+from mail_service.delivery.copies import Delivery, read, with_turn
 from mail_service.errors import InvalidMessage, Unavailable
 from mail_service.ledger import StoreDown
 from mail_service.ledger.records import Change

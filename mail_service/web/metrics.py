@@ -16,12 +16,12 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
-from mail_service.delivery import Delivery
+from mail_service.delivery.copies import Delivery
 from mail_service.ledger.records import Change
-from mail_service.metrics_folder import FOLDER
 from mail_service.outcome import Kind, Status
 from mail_service.settings import Settings
 from mail_service.settings.mailers import TENANT_MARK
+from mail_service.web.folder import FOLDER
 
 #: seconds; SMTP servers answer in some milliseconds or in some seconds, and an attempt ends after 120 by default
 SECONDS: Final = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 120.0)

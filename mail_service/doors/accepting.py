@@ -19,7 +19,7 @@ from mail_service import message as messages
 from mail_service.amqp.mailqueue import MailQueue
 from mail_service.amqp.publisher import PublishFailed, TooLarge
 from mail_service.amqp.rpc import Caller
-from mail_service.announcing import Announcer
+from mail_service.delivery.announcing import Announcer
 from mail_service.envelope import Envelope, derived_id, seal
 from mail_service.errors import Conflict, InvalidMessage, MailServiceError, Unavailable
 from mail_service.ledger import Ledger, StoreDown
