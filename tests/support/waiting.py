@@ -9,7 +9,7 @@ from typing import TypeVar
 Value = TypeVar("Value")
 
 
-def eventually(condition: Callable[[], Value], timeout_s: float = 10, *, every_s: float = 0.02) -> Value:
+def eventually(condition: Callable[[], Value], timeout_s: float = 30, *, every_s: float = 0.02) -> Value:
     """
     Call *condition* until it answers something true, and give that.
 

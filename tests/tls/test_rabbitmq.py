@@ -149,7 +149,8 @@ def test_each_of_several_brokers_has_to_show_its_own_name(tls_node: TlsNode) -> 
     nowhere = "amqp://guest:guest@nowhere.invalid:5671//"
     config = {"AMQP_URI": f"{nowhere};{tls_node.amqp_uri}", "AMQP_SSL": tls_node.ssl}
     with connecting.connection(config) as connection:
-        assert connection.ssl["server_hostname"] == "nowhere.invalid"
+        # it begins with any of them
+        assert connection.ssl["server_hostname"] == connection.hostname
         connection.ensure_connection(max_retries=3, interval_start=0)
 
         assert connection.ssl["server_hostname"] == "127.0.0.1"
