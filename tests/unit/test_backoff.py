@@ -50,6 +50,12 @@ def next_ms(
         pytest.param(IMPATIENT, [100, 200, 500], id="impatient"),
         # 10 s, 40 s, 160 s, 640 s, 2560 s, then 3 h instead of 10 240 s * 4
         pytest.param(DYNAMIC, [10_000, 40_000, 160_000, 640_000, 2_560_000, 10_240_000, 10_800_000], id="dynamic"),
+        # 12 * 5**attempts, which slimta asks for with 1 after the first failure
+        pytest.param(
+            DynamicSchedule(name="x", first_ms=60_000, factor=5, longest_ms=86_400_000, limit=5),
+            [60_000, 300_000, 1_500_000, 7_500_000, 37_500_000],
+            id="slimta's example",
+        ),
         pytest.param(
             DynamicSchedule(name="x", first_ms=100, factor=1.5, longest_ms=300),
             [100, 150, 225, 300, 300],
