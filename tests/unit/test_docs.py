@@ -35,6 +35,7 @@ FAILURES = PAGES["docs/failures.md"].read_text()
 ARCHITECTURE = PAGES["docs/architecture.md"].read_text()
 OPERATING = PAGES["docs/operating.md"].read_text()
 MOVING = PAGES["docs/moving.md"].read_text()
+PARITY = PAGES["docs/parity.md"].read_text()
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,25 @@ def test_yaml_is_a_configuration_that_the_service_takes(snippet: Snippet, tmp_pa
     path.write_text(snippet.text)
 
     load_settings(load_config_file(path))
+
+
+def _tests_in(body: list[ast.stmt], inside: str) -> Iterator[str]:
+    for node in body:
+        if isinstance(node, ast.ClassDef):
+            yield from _tests_in(node.body, f"{inside}::{node.name}")
+        elif isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
+            yield f"{inside}::{node.name}"
+
+
+def test_every_row_about_the_systems_before_names_tests_that_exist() -> None:
+    rows = [line for line in PARITY.splitlines() if line.startswith("| ") and not line.startswith(("| there", "| ---"))]
+    tests = {name for row in rows for name in words(row) if "::" in name}
+    files = sorted({name.partition("::")[0] for name in tests})
+
+    known = {name for file in files for name in _tests_in(ast.parse((ROOT / "tests" / file).read_text()).body, file)}
+
+    assert not [row for row in rows if "::test_" not in row]
+    assert not sorted(tests - known)
 
 
 def _commands(snippet: Snippet) -> Iterator[list[str]]:
