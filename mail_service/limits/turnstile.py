@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -36,7 +36,7 @@ USE_WITHIN_S = 0.25
 IDLE_S = 1.0
 #: until a limit is asked again that has no turn for long, such as one of a day; somebody may have changed the clock
 LONGEST_NAP_S = 5.0
-#: nobody passes for longer than this: then those are held who were expected to pass at once, seconds
+#: those who were expected to pass at once are held when they may wait for longer than this, seconds
 SOON_S = 1.0
 #: of those, as many are remembered
 MOST_REMEMBERED = 200
@@ -76,6 +76,15 @@ class _Queue:
     waiting: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class _Expected:
+    """A mail that this process expected to pass at once."""
+
+    lane: str
+    since: float
+    later: Callable[[], None]
+
+
 class Turnstile:
     """
     One for each limit and process, in a greenlet of its own.
@@ -107,8 +116,8 @@ class Turnstile:
         self._wake = Flag()
         self._unused = 0
         self._under_way = 0
-        #: what is to be called when nobody passes for a while
-        self._later: deque[Callable[[], None]] = deque(maxlen=MOST_REMEMBERED)
+        #: the oldest first; they may have passed meanwhile, also in other processes
+        self._expected: deque[_Expected] = deque(maxlen=MOST_REMEMBERED)
         self._passed = monotonic()
         #: of the day's turns, as far as this process knows
         self._left: int | None = None
@@ -159,9 +168,9 @@ class Turnstile:
             waits.append(max(0, ahead + self._under_way - limit.concurrency) * USUAL_ATTEMPT_S / limit.concurrency)
         return max(waits)
 
-    def remember(self, later: Callable[[], None]) -> None:
-        """Call *later* if nobody passes for a while; the oldest of too many are forgotten."""
-        self._later.append(later)
+    def remember(self, lane: str, later: Callable[[], None]) -> None:
+        """Call *later* if it takes longer than was to be expected; the oldest of too many are forgotten."""
+        self._expected.append(_Expected(lane, self._now(), later))
 
     def know(self, count: Count) -> None:
         """All processes together have used so much."""
@@ -205,6 +214,7 @@ class Turnstile:
 
     def _go_on(self) -> None:
         self._source.tend(is_needed=self.is_busy or self._under_way > 0)
+        self._say_who_waits_behind_many()
         wanted = sum(queue.waiting for queue in self._queues.values() if self._has_room(queue.lane))
         if not wanted:
             self._wake.wait(IDLE_S)
@@ -214,7 +224,7 @@ class Turnstile:
         start = self._now()
         if not granted.beats:
             if self._now() - self._passed > SOON_S or granted.again_s > SOON_S:
-                self._say_that_it_takes_longer()
+                self._say_that_it_takes_longer(self._expected)
             self._nap(granted.again_s, is_cut_short=limit is not None and limit.concurrency is not None)
             return
         for index, beat in enumerate(granted.beats):
@@ -234,9 +244,18 @@ class Turnstile:
         self._left = granted.left
         return granted
 
-    def _say_that_it_takes_longer(self) -> None:
-        while self._later:
-            eventlet.spawn_n(self._later.popleft())
+    def _say_who_waits_behind_many(self) -> None:
+        """What other processes had put in was not known yet when it was said who would pass at once."""
+        end = self._now() - SOON_S
+        if not self._expected or self._expected[0].since > end:
+            return
+        crowded = {lane for lane in topology.LANES if self.wait_s(lane) > SOON_S}
+        self._say_that_it_takes_longer([one for one in self._expected if one.since <= end and one.lane in crowded])
+
+    def _say_that_it_takes_longer(self, expected: Iterable[_Expected]) -> None:
+        for one in list(expected):
+            self._expected.remove(one)
+            eventlet.spawn_n(one.later)
 
     def _nap(self, seconds: float, *, is_cut_short: bool) -> None:
         seconds = min(seconds, LONGEST_NAP_S)

@@ -108,7 +108,7 @@ class Turnstiles:
         turnstile = self._know(queue)
         turnstile.came(queue.name)
         if later is not None and len(body) <= LARGEST_REMEMBERED:
-            turnstile.remember(later)
+            turnstile.remember(lane, later)
 
     def wait_s(self, key: str, lane: str) -> float:
         """Seconds, more or less, until the turn of a mail that comes now."""
