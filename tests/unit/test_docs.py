@@ -114,7 +114,7 @@ def _tests_in(body: list[ast.stmt], inside: str) -> Iterator[str]:
 
 def test_every_row_about_the_systems_before_names_tests_that_exist() -> None:
     rows = [line for line in PARITY.splitlines() if line.startswith("| ") and not line.startswith(("| there", "| ---"))]
-    tests = {name for row in rows for name in words(row) if "::" in name}
+    tests = {name for name in words(PARITY) if "::" in name}
     files = sorted({name.partition("::")[0] for name in tests})
 
     known = {name for file in files for name in _tests_in(ast.parse((ROOT / "tests" / file).read_text()).body, file)}
