@@ -129,5 +129,12 @@ def _memory(pid: int) -> int:
 
 
 def _connections(pid: int) -> int:
-    files = Path(f"/proc/{pid}/fd")
-    return sum(str(file.readlink()).startswith("socket:") for file in files.iterdir())
+    return sum(_is_socket(file) for file in Path(f"/proc/{pid}/fd").iterdir())
+
+
+def _is_socket(file: Path) -> bool:
+    try:
+        return str(file.readlink()).startswith("socket:")
+    except FileNotFoundError:
+        # closed since
+        return False
