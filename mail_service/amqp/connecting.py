@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+import socket
 from collections.abc import Mapping
 from typing import Any
 
@@ -54,6 +55,13 @@ def in_any_order(uris: str) -> str:
         return uris
     each = [uri.strip() for uri in uris.split(";")]
     return ";".join(random.sample(each, len(each)))
+
+
+def hang_up(connection: KombuConnection) -> None:
+    """End *connection* for whoever waits on it: they get an OSError, now and whenever they wait for more."""
+    with contextlib.suppress(OSError, AttributeError):
+        if connection.connected:
+            connection.connection.sock.shutdown(socket.SHUT_RDWR)
 
 
 def drop(connection: KombuConnection) -> None:

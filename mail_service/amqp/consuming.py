@@ -68,7 +68,9 @@ class QueueConsumer(NamekoQueueConsumer):
         #: when `stop` gives up, by the monotonic clock; set by the first provider that leaves
         self._stop_until: float | None = None
         #: ends an attempt to declare and to consume, over a connection on which nobody answers
-        self._setting_up = eventlet.Timeout(None)
+        self._setting_up: Any = None
+        #: the connection that messages come from
+        self._link: Connection | None = None
         #: the broker answered each cancel
         self._is_answered = True
         # what it really has is known when its providers are: in `get_consumers`
@@ -101,7 +103,9 @@ class QueueConsumer(NamekoQueueConsumer):
                 interval_max=LONGEST_RECONNECT_S,
             )
             buffering.buffer(connection)
-            limit = eventlet.Timeout(self._longest_setup_s(), TimeoutError("no answer while the consumers were set up"))
+            self._link = connection
+            # No time limit that raises here: a channel that is closed on the way out waits for an answer as well.
+            limit = eventlet.spawn_after(self._longest_setup_s(), connecting.hang_up, connection)
             self._setting_up = limit
             try:
                 yield connection
@@ -110,6 +114,7 @@ class QueueConsumer(NamekoQueueConsumer):
                 connecting.drop(connection)
                 raise
             finally:
+                self._link = None
                 limit.cancel()
 
     def _longest_setup_s(self) -> float:
@@ -284,11 +289,16 @@ class QueueConsumer(NamekoQueueConsumer):
         # a broker that does not even answer a cancel will not take the acknowledgements: only the work is waited for
         while self._may_wait() and (self._is_answered or self._pending):
             eventlet.sleep(0.02)
-        self.should_stop = True
-        if not self._finished:
-            self._gt.kill()
+        self._end()
 
     def kill(self) -> None:
+        self._end()
+
+    def _end(self) -> None:
         self.should_stop = True
-        if not self._finished:
-            self._gt.kill()
+        if self._finished:
+            return
+        if self._link is not None and not self._connected:
+            # it still declares, and on its way out would wait for answers
+            connecting.hang_up(self._link)
+        self._gt.kill()

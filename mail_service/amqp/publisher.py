@@ -88,6 +88,8 @@ class Publisher:
         Raises PublishFailed, also when there is no answer in time.
         """
         connection = self._connect()
+        # the channel of a declaration that is broken off is closed, and waits for an answer to that
+        ending = eventlet.spawn_after(self._confirm_timeout_s, connecting.hang_up, connection)
         try:
             with eventlet.Timeout(self._confirm_timeout_s, PublishFailed("no answer in time")):
                 answer = declaration(connection)
@@ -96,6 +98,7 @@ class Publisher:
         except (OSError, AMQPError) as exc:
             raise PublishFailed(f"cannot declare: {type(exc).__name__}") from exc
         finally:
+            ending.cancel()
             # a broker that does not answer would not answer a goodbye either
             connecting.drop(connection)
 
