@@ -165,6 +165,8 @@ class Process:
         self.runtime = SimpleNamespace(desk=Desk(self._ledger, queue, cast("Any", nobody)))
         self.backoff_publisher = BackoffPublisher()
         self.queue_consumer = self
+        # nobody has to wait for a turn
+        self._turns: dict[int, object] = {}
 
     def deliver(self, message: Message) -> None:
         """Take a message and do with it what the service does."""
