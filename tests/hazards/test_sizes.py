@@ -136,4 +136,4 @@ def test_a_copy_carries_no_content_in_its_headers(rabbitmq: Node, amqp_uri: str,
 
     assert len(json.dumps(copy.headers)) < 1000
     ours = {name for name in copy.headers if not name.startswith("x-")}
-    assert ours <= {topology.ATTEMPTS, topology.GENERATION, topology.SUBMITTED}
+    assert ours <= {topology.ATTEMPTS, topology.GENERATION, topology.SUBMITTED, topology.TENANT}
