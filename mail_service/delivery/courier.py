@@ -19,7 +19,7 @@ from mail_service import clock, message, topology
 from mail_service.delivery.backoff import MailBackoff, backoff_class
 from mail_service.delivery.copies import Delivery
 from mail_service.delivery.guard import NO_GUARD, Guard
-from mail_service.delivery.handover import Handed, HandsOver, Round, Turn
+from mail_service.delivery.handover import Handed, HandsOver, Order, Round, Turn
 from mail_service.delivery.hard_bounces import Offers, nobody
 from mail_service.delivery.settling import (
     MOST_DEATHS,
@@ -245,7 +245,8 @@ class Courier:
             )
         if pause := self._pauses.of(mail):
             return self._hold_back(delivery, mail, pause)
-        handed = self._handover.attempt(delivery.envelope, delivery.canonical, mail, passed=delivery.passed)
+        order = Order(envelope=delivery.envelope, canonical=delivery.canonical, mail=mail, passed=delivery.passed)
+        handed = self._handover.attempt(order)
         if isinstance(handed, Held):
             return self._hold_back(delivery, mail, handed)
         if isinstance(handed, Turn):

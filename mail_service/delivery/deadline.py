@@ -8,6 +8,7 @@ inside a process; ``mail-service run`` watches for that from outside.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -38,6 +39,10 @@ class Deadline:
     def is_over(self) -> bool:
         """Nothing runs any more, since the service is stopping."""
         return self._is_over
+
+    def end(self, within_s: float | None = None) -> float:
+        """When the time of an attempt that begins now is over, on the monotonic clock."""
+        return time.monotonic() + (self.seconds if within_s is None else within_s)
 
     def run(self, attempt: Callable[[], T], within_s: float | None = None) -> T:
         """

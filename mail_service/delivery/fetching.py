@@ -7,15 +7,13 @@ Hooks and all mailers of the attempt then have the message as it was handed in.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from typing import Any
+from dataclasses import replace
 
 from mail_service import clock
 from mail_service.blobs import BlobMissing, StoreAway
 from mail_service.delivery.deadline import Deadline
-from mail_service.delivery.handover import Handed, HandsOver, Round, Turn, receipts_for
+from mail_service.delivery.handover import Handed, HandsOver, Order, Round, Turn, receipts_for
 from mail_service.diagnosis import DeadlineExceeded
-from mail_service.envelope import Envelope
 from mail_service.errors import InvalidMessage
 from mail_service.holds import Held
 from mail_service.ledger.records import Mail
@@ -32,23 +30,17 @@ class Fetching:
         self._storeroom = storeroom
         self._deadline = deadline
 
-    def attempt(
-        self,
-        envelope: Envelope,
-        canonical: Mapping[str, Any],
-        mail: Mail,
-        within_s: float | None = None,
-        **more: Any,
-    ) -> Handed | Held | Turn:
+    def attempt(self, order: Order) -> Handed | Held | Turn:
         """See ``Handover.attempt``. Whatever happens to a blob ends in receipts."""
-        if not references.has_any(canonical):
-            return self._handover.attempt(envelope, canonical, mail, within_s, **more)
-        end = time.monotonic() + (self._deadline.seconds if within_s is None else within_s)
+        if not references.has_any(order.canonical):
+            return self._handover.attempt(order)
+        end = self._deadline.end(order.within_s)
         try:
-            complete = self._deadline.run(lambda: self._storeroom.fetch(canonical), within_s)
+            complete = self._deadline.run(lambda: self._storeroom.fetch(order.canonical), order.within_s)
         except (BlobMissing, InvalidMessage, StoreAway, DeadlineExceeded) as exc:
-            return _without_content(mail, exc)
-        return self._handover.attempt(envelope, complete, mail, max(end - time.monotonic(), 0.0), **more)
+            return _without_content(order.mail, exc)
+        left_s = max(end - time.monotonic(), 0.0)
+        return self._handover.attempt(replace(order, canonical=complete, within_s=left_s))
 
 
 def _without_content(mail: Mail, exc: Exception) -> Handed:

@@ -70,19 +70,26 @@ class Chains(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """What is to be handed over in one attempt."""
+
+    envelope: Envelope
+    canonical: Mapping[str, Any]
+    #: those who wait are its open recipients
+    mail: Mail
+    #: seconds, where less than ``attempt_timeout`` is left
+    within_s: float | None = None
+    #: the keys of the limits whose turn the mail has had
+    passed: Collection[str] = ()
+    #: another part of the mail has used these turns: this one goes if one is free at once
+    is_further: bool = False
+
+
 class HandsOver(Protocol):
     """What a worker asks to hand a mail over."""
 
-    def attempt(
-        self,
-        envelope: Envelope,
-        canonical: Mapping[str, Any],
-        mail: Mail,
-        within_s: float | None = None,
-        *,
-        passed: Collection[str] = (),
-        is_further: bool = False,
-    ) -> Handed | Held | Turn:
+    def attempt(self, order: Order) -> Handed | Held | Turn:
         """Receipts for everybody who waits, or Held or a Turn when nobody may be asked."""
         ...
 
@@ -117,31 +124,17 @@ class Handover:
         self._deadline = deadline
         self._keeper = keeper
 
-    def attempt(
-        self,
-        envelope: Envelope,
-        canonical: Mapping[str, Any],
-        mail: Mail,
-        within_s: float | None = None,
-        *,
-        passed: Collection[str] = (),
-        is_further: bool = False,
-    ) -> Handed | Held | Turn:
+    def attempt(self, order: Order) -> Handed | Held | Turn:
         """
         Receipts for everybody who waits, or Held when every mailer that may be asked is held, or the Turn to wait for.
-
-        Args:
-            within_s: Seconds, where less than ``attempt_timeout`` is left.
-            passed: The keys of the limits whose turn the mail has had.
-            is_further: Another part of the mail has used these turns: this one goes if one is free at once.
         """
-        sender = message.author(canonical)
+        mail, sender = order.mail, message.author(order.canonical)
         rounds: list[Round] = []
         outcome: dict[str, Receipt] = {}
         waiting: Sequence[str] = mail.open_recipients
         held: Held | Turn | None = None
         backoff, on_unknown = None, "retry"
-        end = time.monotonic() + (self._deadline.seconds if within_s is None else within_s)
+        end = self._deadline.end(order.within_s)
         for mailer in self._mailers.chain(mail.mailer, mail.tenant):
             left_s = end - time.monotonic()
             if rounds and left_s < LEAST_TIME_S:
@@ -149,15 +142,14 @@ class Handover:
             if (rounds or held) and self._pauses.stop(mail, mailer.name):
                 # one that is paused does not stand in for another either
                 continue
-            own = () if is_further else passed
-            turn = self._turn_with(mailer, mail.id, own, may_enter=bool(rounds) or is_further)
+            turn = self._turn_with(mailer, order, may_enter=bool(rounds) or order.is_further)
             leave = turn or self._keeper.admit(mailer.name, mail.id, sender, mail.priority)
             if not isinstance(leave, Ticket):
                 held = _rather(held, leave)
                 continue
             at, started = clock.now_iso(), time.monotonic()
             try:
-                receipts, backoff = self._ask(mailer, envelope, canonical, mail, waiting, left_s)
+                receipts, backoff = self._ask(mailer, order, waiting, left_s)
             except BaseException:
                 self._keeper.abandon(leave)
                 raise
@@ -177,13 +169,13 @@ class Handover:
             return held or self._without_a_mailer(mail)
         return Handed(rounds=rounds, receipts=list(outcome.values()), on_unknown=on_unknown, backoff=backoff)
 
-    def _turn_with(self, mailer: Mailer, mail_id: str, passed: Collection[str], *, may_enter: bool) -> Turn | None:
+    def _turn_with(self, mailer: Mailer, order: Order, *, may_enter: bool) -> Turn | None:
         """The limit of a mailer whose turn the mail has not had, and with *may_enter* does not have at once either."""
         key = f"{MAILER}{mailer.name}"
-        if not self._rules.are_any or key in passed:
+        if not self._rules.are_any or (key in order.passed and not order.is_further):
             return None
         limit = self._rules.limit_of(key)
-        if limit is None or (may_enter and self._enter(key, limit, mail_id)):
+        if limit is None or (may_enter and self._enter(key, limit, order.mail.id)):
             return None
         return Turn(key=key, limit=limit)
 
@@ -195,21 +187,15 @@ class Handover:
             rounds=[Round(mailer=mail.mailer, receipts=receipts, at=clock.now_iso(), seconds=0.0)], receipts=receipts
         )
 
-    def _ask(  # noqa: PLR0917 - what an attempt is made of
-        self,
-        mailer: Mailer,
-        envelope: Envelope,
-        canonical: Mapping[str, Any],
-        mail: Mail,
-        waiting: Sequence[str],
-        within_s: float,
+    def _ask(
+        self, mailer: Mailer, order: Order, waiting: Sequence[str], within_s: float
     ) -> tuple[list[Receipt], Backoff | None]:
-        context = Context(mailer=mailer.name, backend=mailer.backend, attempt=mail.attempts + 1)
+        context = Context(mailer=mailer.name, backend=mailer.backend, attempt=order.mail.attempts + 1)
         try:
-            redirected = self._guard.redirected(canonical)
+            redirected = self._guard.redirected(order.canonical)
             to_mail = redirected.waiting(waiting) if redirected else waiting
-            content = redirected.canonical if redirected else canonical
-            send = _sending(mailer, content, envelope, to_mail, context.attempt)
+            content = redirected.canonical if redirected else order.canonical
+            send = _sending(mailer, content, order.envelope, to_mail, context.attempt)
             receipts = self._deadline.run(send, within_s)
             return _complete(redirected.receipts(receipts, waiting) if redirected else receipts, waiting), None
         except Exception as exc:

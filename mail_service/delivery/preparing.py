@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -20,11 +20,19 @@ from nameko_amqp_retry import Backoff
 
 from mail_service import clock, message
 from mail_service.delivery.deadline import Deadline
-from mail_service.delivery.handover import LEAST_TIME_S, Handed, HandsOver, Round, Turn, receipts_for, traceback_of
+from mail_service.delivery.handover import (
+    LEAST_TIME_S,
+    Handed,
+    HandsOver,
+    Order,
+    Round,
+    Turn,
+    receipts_for,
+    traceback_of,
+)
 from mail_service.delivery.settling import state_of
 from mail_service.diagnosis import DeadlineExceeded
 from mail_service.diagnosis.reading import described
-from mail_service.envelope import Envelope
 from mail_service.errors import InvalidMessage
 from mail_service.holds import Held
 from mail_service.hooks import Context, Hook, Part, Refused
@@ -101,42 +109,23 @@ class Preparing:
         self._deadline = deadline
         self._note = note
 
-    def attempt(
-        self,
-        envelope: Envelope,
-        canonical: Mapping[str, Any],
-        mail: Mail,
-        within_s: float | None = None,
-        *,
-        passed: Collection[str] = (),
-        is_further: bool = False,
-    ) -> Handed | Held | Turn:
+    def attempt(self, order: Order) -> Handed | Held | Turn:
         """See ``Handover.attempt``. Whatever a hook does ends in receipts."""
-        end = time.monotonic() + (self._deadline.seconds if within_s is None else within_s)
-        total = _Sum()
-        shares = [_Share(dict(canonical), mail.open_recipients)]
+        mail, end, total = order.mail, self._deadline.end(order.within_s), _Sum()
+        shares = [_Share(dict(order.canonical), mail.open_recipients)]
         for path, hook in self._hooks.items():
-            shares = [
-                made for share in shares for made in self._through(path, hook, share, (envelope, mail), end, total)
-            ]
-        held = self._hand_over(shares, envelope, mail, end, total, passed=passed, is_further=is_further)
+            shares = [made for share in shares for made in self._through(path, hook, share, order, end, total)]
+        held = self._hand_over(shares, order, end, total)
         if held and not total.receipts and not total.unasked:
             return held[0][1]
         total.receipts += [each for share, one in held for each in receipts_for(share.waiting, _as_diagnosis(one))]
         return total.handed(mail.mailer)
 
     def _hand_over(
-        self,
-        shares: Sequence[_Share],
-        envelope: Envelope,
-        mail: Mail,
-        end: float,
-        total: _Sum,
-        *,
-        passed: Collection[str],
-        is_further: bool,
+        self, shares: Sequence[_Share], order: Order, end: float, total: _Sum
     ) -> list[tuple[_Share, Held | Turn]]:
         """Each part in turn, while there is time; answers those that nobody may be asked about now."""
+        mail = order.mail
         held: list[tuple[_Share, Held | Turn]] = []
         noted = time.monotonic()
         for number, share in enumerate(shares):
@@ -145,9 +134,9 @@ class Preparing:
                 total.receipts += receipts_for(share.waiting, _LATE)
                 continue
             alone = replace(mail, recipients={address: mail.recipients[address] for address in share.waiting})
+            part = replace(order, canonical=share.canonical, mail=alone, within_s=left_s)
             # each part is a mail for whoever counts them, and the turn was for one
-            later = is_further or bool(number)
-            answer = self._handover.attempt(envelope, share.canonical, alone, left_s, passed=passed, is_further=later)
+            answer = self._handover.attempt(replace(part, is_further=True) if number else part)
             if isinstance(answer, Held | Turn):
                 held.append((share, answer))
                 continue
@@ -158,11 +147,11 @@ class Preparing:
         return held
 
     def _through(  # noqa: PLR0917 - what a hook is asked about
-        self, path: str, hook: Hook, share: _Share, whose: tuple[Envelope, Mail], end: float, total: _Sum
+        self, path: str, hook: Hook, share: _Share, order: Order, end: float, total: _Sum
     ) -> list[_Share]:
         """What *hook* makes of a part; whoever gets nothing by it has a receipt that says why."""
         try:
-            answer, given = self._answer(hook, share, whose, end)
+            answer, given = self._answer(hook, share, order, end)
             shares, left_out = self._shares(share, answer, given)
         except Backoff as backoff:
             total.backoff = backoff
@@ -181,16 +170,16 @@ class Preparing:
         total.unasked += receipts_for(share.waiting, replace(diagnosis, certainly_not_sent=True))
         return []
 
-    def _answer(self, hook: Hook, share: _Share, whose: tuple[Envelope, Mail], end: float) -> tuple[Any, Any]:
+    def _answer(self, hook: Hook, share: _Share, order: Order, end: float) -> tuple[Any, Any]:
         """What the hook answers, and the message that it was given, which it may have changed."""
-        envelope, mail = whose
+        mail = order.mail
         given = copy.deepcopy(share.canonical)
         context = Context(
             id=mail.id,
             tenant=mail.tenant,
             mailer=mail.mailer,
             priority=mail.priority,
-            door=envelope.door,
+            door=order.envelope.door,
             attempt=mail.attempts + 1,
             recipients=tuple(share.waiting),
         )
@@ -233,8 +222,8 @@ class Preparing:
         return _Share(canonical, [address for address in share.waiting if address in wanted])
 
     def _validated(self, changed: Mapping[str, Any]) -> dict[str, Any]:
-        settings = self._settings
         try:
+            settings = self._settings
             return message.validate(dict(changed), default_from=settings.default_from, max_size=settings.max_size)
         except InvalidMessage as exc:
             raise WrongAnswer(f"the message cannot be used: {exc}") from exc

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
-from mail_service.delivery.handover import Handed, HandsOver, Turn
-from mail_service.envelope import Envelope
+from mail_service.delivery.handover import Handed, HandsOver, Order, Turn
 from mail_service.holds import Held
-from mail_service.ledger.records import Mail
 from mail_service.outcome import Kind
 from mail_service.tracing import Tracing
 
@@ -20,18 +17,12 @@ class Traced:
         self._handover = handover
         self._tracing = tracing
 
-    def attempt(
-        self,
-        envelope: Envelope,
-        canonical: Mapping[str, Any],
-        mail: Mail,
-        within_s: float | None = None,
-        **more: Any,
-    ) -> Handed | Held | Turn:
+    def attempt(self, order: Order) -> Handed | Held | Turn:
         """See ``Handover.attempt``."""
+        mail = order.mail
         facts: dict[str, Any] = {"mail_id": mail.id, "mailer": mail.mailer, "attempt": mail.attempts + 1}
-        with self._tracing.attempting(envelope.trace, **facts) as tell:
-            handed = self._handover.attempt(envelope, canonical, mail, within_s, **more)
+        with self._tracing.attempting(order.envelope.trace, **facts) as tell:
+            handed = self._handover.attempt(order)
             tell(*_outcome(handed))
             return handed
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from nameko_amqp_retry import Backoff
 
 from mail_service import clock, hooks, message
 from mail_service.delivery.deadline import Deadline
-from mail_service.delivery.handover import Handed, Round, Turn
+from mail_service.delivery.handover import Handed, Order, Round, Turn
 from mail_service.delivery.preparing import Preparing
 from mail_service.delivery.settling import Step, settle
 from mail_service.envelope import seal
@@ -41,19 +41,11 @@ class Hands:
     seconds: list[float | None] = field(default_factory=list)
     turns: list[tuple[list[str], bool]] = field(default_factory=list)
 
-    def attempt(
-        self,
-        _envelope: Any,
-        canonical: Mapping[str, Any],
-        mail: Mail,
-        within_s: float | None = None,
-        *,
-        passed: Collection[str] = (),
-        is_further: bool = False,
-    ) -> Handed | Held | Turn:
-        self.turns.append((list(passed), is_further))
-        self.seen.append((canonical, mail.open_recipients))
-        self.seconds.append(within_s)
+    def attempt(self, order: Order) -> Handed | Held | Turn:
+        mail = order.mail
+        self.turns.append((list(order.passed), order.is_further))
+        self.seen.append((order.canonical, mail.open_recipients))
+        self.seconds.append(order.within_s)
         answer = self.answer(mail)
         if isinstance(answer, Held | Turn):
             return answer
@@ -116,7 +108,7 @@ def attempt(
     hands, notes = hands or Hands(), list[Mail]()
     named = {f"my.hooks.{function.__name__.strip('<>')}{n}": function for n, function in enumerate(functions)}
     preparing = Preparing(hands, named, settings=SETTINGS, deadline=deadline or Deadline(5), note=notes.append)
-    handed = preparing.attempt(seal(canonical, {}, door="event"), canonical, mail)
+    handed = preparing.attempt(Order(envelope=seal(canonical, {}, door="event"), canonical=canonical, mail=mail))
     assert canonical["subject"] == fields.get("subject", "Hello"), "what was handed in has changed"
     return Attempted(handed, hands, notes, mail)
 
@@ -288,7 +280,16 @@ def test_a_hook_that_takes_too_long_is_tried_again() -> None:
         (lambda message: [message, Part(message, [BOB])], "1 recipients are in two parts"),
         (lambda message: [Part({**message, "cc": []}, [BOB])], "a part is for recipients that its message does not"),
     ],
-    ids=["a text", "a number", "an unknown field", "too large", "somebody else", "twice", "not named"],
+    ids=[
+        "a text",
+        "a number",
+        "an unknown field",
+        "too large",
+        "more than allowed",
+        "somebody else",
+        "twice",
+        "not named",
+    ],
 )
 def test_an_answer_that_cannot_be_used_is_a_permanent_failure(answer: Any, text: str) -> None:
     attempted = attempt(lambda message, _context: answer(message))
