@@ -20,7 +20,7 @@ from typing import Any, Final
 from mail_service import clock, message
 from mail_service.amqp.mailqueue import MailQueue
 from mail_service.amqp.publisher import PublishFailed, TooLarge
-from mail_service.delivery.copies import read
+from mail_service.delivery.copies import read, validated
 from mail_service.envelope import Envelope, derived_id, seal
 from mail_service.ledger import Ledger, StoreDown
 from mail_service.ledger.records import Mail
@@ -86,13 +86,7 @@ class Bouncer:
             return False
 
     def _send(self, envelope: Envelope, mail: Mail) -> None:
-        settings = self._settings
-        canonical = message.validate(
-            without_references(envelope.message),
-            default_from=settings.default_from,
-            max_size=settings.max_size,
-            bounds=settings.bounds,
-        )
+        canonical = validated(without_references(envelope.message), self._settings)
         sender = sender_of(canonical.get("envelope_sender"), canonical.get("from_email") or EMPTY)
         if not sender or is_report(canonical):
             return
@@ -101,7 +95,7 @@ class Bouncer:
             return
         sealed = seal(report, self._options(mail), door=DOOR, mail_id=report_id(mail), sender=report["from_email"])
         sealed = replace(sealed, message_id=_message_id(mail, report["from_email"]), date=_date(mail.updated_at))
-        accepted = read(sealed.body(), {}, redelivered=False, settings=settings)
+        accepted = read(sealed.body(), {}, redelivered=False, settings=self._settings)
         self._queue.put(sealed)
         with suppress(StoreDown):
             self._ledger.accept(accepted.mail)

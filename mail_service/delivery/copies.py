@@ -76,6 +76,17 @@ def number(value: Any) -> int:
     return value if is_count else 0
 
 
+def validated(given: object, settings: Settings, *, takes_references: bool = False) -> dict[str, Any]:
+    """A message in its canonical form, within the bounds of *settings*. Raises InvalidMessage."""
+    return message.validate(
+        given,
+        default_from=settings.default_from,
+        max_size=settings.max_size,
+        bounds=settings.bounds,
+        takes_references=takes_references,
+    )
+
+
 def read(body: bytes, headers: Mapping[str, Any], *, redelivered: bool, settings: Settings) -> Delivery:
     """
     Make a Delivery of what arrived. Raises InvalidMessage.
@@ -83,13 +94,7 @@ def read(body: bytes, headers: Mapping[str, Any], *, redelivered: bool, settings
     Everything is checked again here: clients publish to the work queue themselves, and so can anybody else.
     """
     envelope = Envelope.parse(body)
-    canonical = message.validate(
-        envelope.message,
-        default_from=settings.default_from,
-        max_size=settings.max_size,
-        bounds=settings.bounds,
-        takes_references=settings.blobs is not None,
-    )
+    canonical = validated(envelope.message, settings, takes_references=settings.blobs is not None)
     require_own(canonical, envelope.id)
     options = Options.parse(envelope.options)
     recipients = {

@@ -19,6 +19,7 @@ import eventlet
 from nameko_amqp_retry import Backoff
 
 from mail_service import clock, message
+from mail_service.delivery.copies import validated
 from mail_service.delivery.deadline import Deadline
 from mail_service.delivery.handover import (
     LEAST_TIME_S,
@@ -223,8 +224,7 @@ class Preparing:
 
     def _validated(self, changed: Mapping[str, Any]) -> dict[str, Any]:
         try:
-            settings = self._settings
-            return message.validate(dict(changed), default_from=settings.default_from, max_size=settings.max_size)
+            return validated(dict(changed), self._settings)
         except InvalidMessage as exc:
             raise WrongAnswer(f"the message cannot be used: {exc}") from exc
 

@@ -20,6 +20,7 @@ from mail_service.amqp.mailqueue import MailQueue
 from mail_service.amqp.publisher import PublishFailed, TooLarge
 from mail_service.amqp.rpc import Caller
 from mail_service.delivery.announcing import Announcer
+from mail_service.delivery.copies import validated
 from mail_service.envelope import Envelope, derived_id, seal
 from mail_service.errors import Conflict, InvalidMessage, MailServiceError, Unavailable
 from mail_service.ledger import Ledger, StoreDown
@@ -128,13 +129,7 @@ class Acceptance:
         tenant = options.get("tenant")
         mailers = self._settings.mailers_of(tenant if isinstance(tenant, str) else None)
         parsed = Options.parse(options, mailers=mailers, schedules=self._settings.schedules)
-        canonical = messages.validate(
-            message,
-            default_from=self._settings.default_from,
-            max_size=self._settings.max_size,
-            bounds=self._settings.bounds,
-            takes_references=self._settings.blobs is not None,
-        )
+        canonical = validated(message, self._settings, takes_references=self._settings.blobs is not None)
         envelope = seal(
             message,
             {name: value for name, value in options.items() if value is not None},

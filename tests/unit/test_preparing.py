@@ -27,7 +27,8 @@ from tests.support.messages import configure_django
 
 configure_django()
 
-SETTINGS = Settings(default_from="me@example.org", max_size=10_000)
+SETTINGS = Settings(default_from="me@example.org", max_size=10_000, max_attachments=2)
+PAGE = {"filename": "page.txt", "content": "Some text.", "mimetype": "text/plain"}
 ANN, BOB, CY = "Ann@a.example", "bob@b.example", "cy@A.example"
 DOCS = Path(__file__).parents[2] / "docs" / "hooks.md"
 
@@ -276,6 +277,7 @@ def test_a_hook_that_takes_too_long_is_tried_again() -> None:
         (lambda message: [1], "expected a message, got int"),
         (lambda message: {**message, "tto": ["x@y.z"]}, "the message cannot be used: tto: there is no such field"),
         (lambda message: {**message, "body": "x" * 20_000}, "the message cannot be used"),
+        (lambda message: {**message, "attachments": [PAGE] * 3}, "at most 2 are allowed (mail.max_attachments)"),
         (lambda message: {**message, "bcc": ["archive@example.org"]}, "1 recipients are none of the mail's"),
         (lambda message: [message, Part(message, [BOB])], "1 recipients are in two parts"),
         (lambda message: [Part({**message, "cc": []}, [BOB])], "a part is for recipients that its message does not"),
