@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from kombu import Connection
@@ -102,18 +104,7 @@ class LaneConsumer(Consumer):
 
     def share(self, message: Message) -> None:
         """See ``limits.sorter.Sharer``."""
-        try:
-            self.runtime.turnstiles.put(
-                self.lane,
-                f"{LANE}{self.lane}",
-                raw_body(message),
-                headers=_untouched(message),
-                message_id=message.properties.get("message_id"),
-            )
-        except Exception as problem:
-            self.leave(message, problem)
-        else:
-            self.queue_consumer.ack_message(message)
+        self._pass_on(message, partial(self.runtime.turnstiles.put, self.lane, f"{LANE}{self.lane}"))
 
     def handle_delivery(self, message: Message) -> None:
         """Start a worker, unless the mail has to wait for its mailer anyway."""
@@ -122,20 +113,15 @@ class LaneConsumer(Consumer):
             self.runtime.turnstiles.sort(self.lane)
         wait_ms = self.runtime.courier.waits.glance(raw_body(message), headers)
         if wait_ms:
-            self._spawn(self._put_off, message, wait_ms)
+            put_off = partial(self.runtime.queue.delay, queue=self.queue.name, delay_ms=wait_ms)
+            self._spawn(self._pass_on, message, put_off)
         else:
             super().handle_delivery(message)
 
-    def _put_off(self, message: Message, wait_ms: int) -> None:
-        """The successor is all that this copy was."""
+    def _pass_on(self, message: Message, publish: Callable[..., None]) -> None:
+        """Publish a successor that is all that this copy was, and be done with this one."""
         try:
-            self.runtime.queue.delay(
-                raw_body(message),
-                queue=self.queue.name,
-                delay_ms=wait_ms,
-                headers=_untouched(message),
-                message_id=message.properties.get("message_id"),
-            )
+            publish(raw_body(message), headers=_untouched(message), message_id=message.properties.get("message_id"))
         except Exception as problem:
             self.leave(message, problem)
         else:
