@@ -6,7 +6,7 @@ import random
 import time
 
 from .ground import Ground
-from .processes import moments
+from .processes import moments, rounds
 
 #: longer than any wait of a mail here, so that all of them are due when it is back, seconds
 LONGER_THAN_DELAYS_S = 7
@@ -14,13 +14,9 @@ LONGER_THAN_DELAYS_S = 7
 
 def kill_broker(ground: Ground, rng: random.Random, seconds: float) -> None:
     """Crash the node again and again."""
-    end = time.monotonic() + seconds
-    while True:
+    for _ in rounds(seconds, rng, (0.5, 4)):
         ground.broker.kill9()
         ground.broker.start()
-        if time.monotonic() > end:
-            return
-        time.sleep(rng.uniform(0.5, 4))
 
 
 def stop_broker(ground: Ground, rng: random.Random, seconds: float) -> None:
@@ -33,14 +29,10 @@ def stop_broker(ground: Ground, rng: random.Random, seconds: float) -> None:
 
 def pause_broker(ground: Ground, rng: random.Random, seconds: float) -> None:
     """Let the node hang: connections stay, and nobody answers."""
-    end = time.monotonic() + seconds
-    while True:
+    for _ in rounds(seconds, rng, (0.5, 2)):
         ground.broker.pause()
         time.sleep(rng.uniform(1, 8))
         ground.broker.resume()
-        if time.monotonic() > end:
-            return
-        time.sleep(rng.uniform(0.5, 2))
 
 
 def memory_alarm(ground: Ground, rng: random.Random, seconds: float) -> None:
@@ -73,22 +65,14 @@ def reset_connections(ground: Ground, rng: random.Random, seconds: float) -> Non
 
 def half_open(ground: Ground, rng: random.Random, seconds: float) -> None:
     """Let every connection lead nowhere, without a word; only its heartbeat tells the service."""
-    end = time.monotonic() + seconds
-    while True:
+    for _ in rounds(seconds, rng, (0.5, 3)):
         ground.amqp.strand()
         ground.probe()
-        if time.monotonic() > end:
-            return
-        time.sleep(rng.uniform(0.5, 3))
 
 
 def freeze_connections(ground: Ground, rng: random.Random, seconds: float) -> None:
     """Let the network hold everything back, and then deliver it."""
-    end = time.monotonic() + seconds
-    while True:
+    for _ in rounds(seconds, rng, (0.5, 2)):
         ground.amqp.freeze()
         time.sleep(rng.uniform(0.5, 6))
         ground.amqp.thaw()
-        if time.monotonic() > end:
-            return
-        time.sleep(rng.uniform(0.5, 2))

@@ -34,6 +34,16 @@ def moments(seconds: float, every_s: float) -> Iterator[None]:
         time.sleep(every_s)
 
 
+def rounds(seconds: float, rng: random.Random, rest_s: tuple[float, float]) -> Iterator[None]:
+    """Once, and again after some rest, until *seconds* are over; what is done in a round takes its own time."""
+    end = time.monotonic() + seconds
+    while True:
+        yield
+        if time.monotonic() > end:
+            return
+        time.sleep(rng.uniform(*rest_s))
+
+
 def kill_one(ground: Ground, rng: random.Random, seconds: float) -> None:
     """Kill one of the processes each second; the supervisor starts it again."""
     for _ in moments(seconds, 1.0):

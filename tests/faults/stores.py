@@ -17,6 +17,7 @@ import psycopg
 from sqlalchemy.engine import make_url
 
 from .ground import Ground
+from .processes import rounds
 
 #: bytes of a disk that is soon full
 SMALL_DISK = 64_000_000
@@ -33,14 +34,10 @@ _NOT_FULL = "drop trigger if exists disk_full on mail; drop trigger if exists di
 def kill_postgresql(ground: Ground, rng: random.Random, seconds: float) -> None:
     """Crash the server again and again."""
     assert ground.postgresql
-    end = time.monotonic() + seconds
-    while True:
+    for _ in rounds(seconds, rng, (0.5, 3)):
         ground.postgresql.kill9()
         time.sleep(rng.uniform(0, 2))
         ground.postgresql.start()
-        if time.monotonic() > end:
-            return
-        time.sleep(rng.uniform(0.5, 3))
 
 
 def fill_postgresql(ground: Ground, rng: random.Random, seconds: float) -> None:
