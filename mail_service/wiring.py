@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
-import uuid
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import eventlet
 from nameko.constants import DEFAULT_MAX_WORKERS
@@ -21,10 +18,10 @@ from mail_service.amqp.mailqueue import MailQueue
 from mail_service.amqp.publisher import Publisher, PublishFailed
 from mail_service.client import asking
 from mail_service.delivery import hard_bounces
-from mail_service.delivery.announcing import Announcer
+from mail_service.delivery.announcing import Announcer, Report
 from mail_service.delivery.bouncing import Bouncer
 from mail_service.delivery.closing import Desk
-from mail_service.delivery.copies import Delivery, read
+from mail_service.delivery.copies import Delivery
 from mail_service.delivery.courier import Courier
 from mail_service.delivery.deadline import Deadline
 from mail_service.delivery.fetching import Fetching
@@ -33,18 +30,18 @@ from mail_service.delivery.guard import in_words as guard_in_words
 from mail_service.delivery.handover import Handover, HandsOver, guarded
 from mail_service.delivery.preparing import Preparing
 from mail_service.delivery.releasing import Releaser, held_by, only
-from mail_service.delivery.settling import ended
 from mail_service.delivery.traced import Traced
-from mail_service.envelope import Envelope
-from mail_service.errors import ConfigurationError, InvalidMessage
+from mail_service.delivery.unusable import Unusable
+from mail_service.errors import ConfigurationError
 from mail_service.holds import Keeper, Pauses
 from mail_service.ledger import Ledger, StoreDown
 from mail_service.ledger.database import Database
 from mail_service.ledger.errorlog import ErrorLog
 from mail_service.ledger.holdings import Hold, Holdings
 from mail_service.ledger.ledger import OWNER_MARGIN_S
+from mail_service.ledger.patient import PatientLedger
 from mail_service.ledger.pauses import PauseList
-from mail_service.ledger.records import RAW, Change, Copy, Mail
+from mail_service.ledger.records import Change, Mail
 from mail_service.ledger.turns import Turns, Wish
 from mail_service.limits.keys import Rules
 from mail_service.limits.turnstiles import Turnstiles
@@ -53,7 +50,6 @@ from mail_service.mailers import signing
 from mail_service.mailers.book import MailerBook
 from mail_service.mailers.cautions import cautions
 from mail_service.mailers.django_backend import configure_django
-from mail_service.outcome import Status
 from mail_service.retention import Passes
 from mail_service.settings import Limit, check_imports, load_settings
 from mail_service.storeroom import Storeroom
@@ -65,50 +61,10 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-T = TypeVar("T")
-
 #: Attempts that still run so long after SIGTERM are cut short; a process has to be gone after 30 seconds.
 CUT_SHORT_AFTER_S = 20
-LONGEST_PAUSE_S = 5.0
 #: for ``mail.tenant_mailers`` to answer; whoever asks waits
 LOAD_WITHIN_S = 10
-
-
-class Stopping(Exception):
-    """The service stops while it waits for the database; the message stays with the broker."""
-
-
-class PatientLedger:
-    """The ledger as workers use it before an attempt: they wait while the database is away, and keep their message."""
-
-    def __init__(self, ledger: Ledger) -> None:
-        self._ledger = ledger
-        self.stopping = False
-
-    def accept(self, mail: Mail, content: bytes | None = None) -> Mail:
-        """As Ledger.accept. Raises Stopping when the service stops meanwhile."""
-        return self._patiently(lambda: self._ledger.accept(mail, content))
-
-    def claim(self, copy: Copy) -> Any:
-        """As Ledger.claim. Raises Stopping when the service stops meanwhile."""
-        return self._patiently(lambda: self._ledger.claim(copy))
-
-    def record(self, change: Change) -> Any:
-        """As Ledger.record. Raises Stopping when the service stops meanwhile."""
-        return self._patiently(lambda: self._ledger.record(change))
-
-    def _patiently(self, ask: Callable[[], T]) -> T:
-        pause_s = 0.2
-        while True:
-            try:
-                return ask()
-            except StoreDown as exc:
-                if pause_s == LONGEST_PAUSE_S:
-                    _log.error("deliveries wait for the database (%s)", exc)
-                if self.stopping:
-                    raise Stopping from exc
-            eventlet.sleep(pause_s)
-            pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
 
 
 class Runtime:
@@ -197,6 +153,7 @@ class Runtime:
             turn_in_s=self.turnstiles.wait_s,
         )
         self.report = self._bouncer()
+        self.unusable = Unusable(self.settings, self.ledger, self.announcer, report=self.report)
         self.desk = self.a_desk(self.metrics.closed if self.metrics is not None else None)
         self.users = 0
 
@@ -254,7 +211,7 @@ class Runtime:
         with suppress(StoreDown):
             self.ledger.progress(mail)
 
-    def _bouncer(self) -> Callable[[Envelope, Mail], None] | None:
+    def _bouncer(self) -> Report | None:
         bounce = self.settings.bounce
         if not bounce.to_sender:
             return None
@@ -321,73 +278,6 @@ class Runtime:
         self.publisher.close()
         self.database.close()
         self.mailers.close()
-
-    def log_refused(self, body: bytes, *, status: str, error: str) -> None:
-        """
-        Make an error-log entry of what was in a lane and cannot be used, under the id that whoever put it there knows.
-
-        A mail of that id is the same one if it was accepted at the same moment. Raises StoreDown.
-        """
-        try:
-            envelope = Envelope.parse(body)
-        except InvalidMessage:
-            self.log_raw(body, status=status, error=error)
-            return
-        known = self.ledger.find(envelope.id)
-        if known is None:
-            self.log_raw(body, status=status, error=error, envelope=envelope)
-        elif known.submitted_at != envelope.submitted_at:
-            self.log_raw(body, status=status, error=error)
-        elif not known.status.is_final:
-            mail = ended(known, Status(status), error)
-            mail = replace(mail, generation=mail.generation + 1, updated_at=clock.now_iso())
-            self.ledger.record(Change(mail=mail, content=body))
-            self.announcer.change(mail, [])
-
-    def log_raw(self, body: bytes, *, status: str, error: str, envelope: Envelope | None = None) -> Mail:
-        """
-        Make an error-log entry of a message that is no mail, or can no longer be treated as one. Raises StoreDown.
-        """
-        moment = clock.now_iso()
-        mail = Mail(
-            id=envelope.id if envelope else str(uuid.uuid4()),
-            status=Status(status),
-            mailer="default",
-            door=RAW,
-            generation=1,
-            digest=hashlib.sha256(body).hexdigest(),
-            submitted_at=envelope.submitted_at if envelope else moment,
-            updated_at=moment,
-            error=error,
-        )
-        self.ledger.record(Change(mail=mail, content=body))
-        self.announcer.change(mail, [])
-        return mail
-
-    def log_parked(self, body: bytes) -> None:
-        """Make an error-log entry of what was returned to its queue too often. Raises StoreDown."""
-        error = f"it was returned to its queue {topology.DELIVERY_LIMIT} times without an end; it may end the process"
-        try:
-            self._log_parked_mail(body, error)
-        except (StoreDown, PublishFailed):
-            raise
-        except Exception:  # noqa: BLE001 - whatever is odd about it, it has to be stored
-            self.log_raw(body, status="failed", error=error)
-
-    def _log_parked_mail(self, body: bytes, error: str) -> None:
-        copy = read(body, {}, redelivered=True, settings=self.settings)
-        mail, envelope = self.ledger.find(copy.mail.id) or copy.mail, copy.envelope
-        if mail.digest != copy.mail.digest:
-            # another mail has this id
-            self.log_raw(body, status="failed", error=error)
-        elif not mail.status.is_final:
-            mail = replace(
-                ended(mail, Status.FAILED, error), generation=mail.generation + 1, updated_at=clock.now_iso()
-            )
-            self.ledger.record(Change(mail=mail, content=body))
-            self.announcer.change(mail, [envelope.reply_to] if envelope.reply_to else [])
-        if self.report is not None and mail.digest == copy.mail.digest:
-            self.report(envelope, mail)
 
     def _check_database(self) -> None:
         """A database of another version ends the start; one that is away is waited for by those who need it."""

@@ -24,10 +24,11 @@ from mail_service.delivery.verdicts import made_use
 from mail_service.envelope import Envelope
 from mail_service.errors import InvalidMessage
 from mail_service.ledger import StoreDown
+from mail_service.ledger.patient import Stopping
 from mail_service.limits.keys import LANE
 from mail_service.limits.turnstile import Turnstile
 from mail_service.tracing import Carrier
-from mail_service.wiring import Runtime, Stopping
+from mail_service.wiring import Runtime
 
 _log = logging.getLogger(__name__)
 
@@ -154,7 +155,7 @@ class LaneConsumer(Consumer):
             self.queue_consumer.ack_message(message)
 
     def log(self, body: bytes, status: str, text: str) -> None:
-        self.runtime.log_refused(body, status=status, error=text)
+        self.runtime.unusable.refused(body, status=status, error=text)
 
     def _refuse(self, message: Message, exc: Exception) -> None:
         """A mail that got past a door that did not look, such as a client's; whoever waits for it is told."""
@@ -229,7 +230,7 @@ class ParkedConsumer(Consumer):
 
     def _log(self, message: Message) -> None:
         try:
-            self.runtime.log_parked(raw_body(message))
+            self.runtime.unusable.parked(raw_body(message))
         except (StoreDown, PublishFailed) as exc:
             self.leave(message, exc)
         except Exception as exc:

@@ -35,7 +35,8 @@ from mail_service.delivery.backoff import RETRY_EXCHANGE, CountedMessage
 from mail_service.delivery.copies import number
 from mail_service.errors import MailServiceError
 from mail_service.ledger import StoreDown
-from mail_service.wiring import Runtime, Stopping, runtime_of
+from mail_service.ledger.patient import Stopping
+from mail_service.wiring import Runtime, runtime_of
 
 _log = logging.getLogger(__name__)
 
@@ -176,7 +177,7 @@ class Consumer(Provider, StockConsumer):
 
     def log(self, body: bytes, status: str, text: str) -> None:
         """Make an error-log entry. Raises StoreDown."""
-        self.runtime.log_raw(body, status=status, error=text)
+        self.runtime.unusable.raw(body, status=status, error=text)
 
     def _store(self, message: Message, status: str, text: str) -> None:
         try:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from kombu import Connection
@@ -17,7 +17,7 @@ from nameko.exceptions import serialize
 
 from mail_service import topology
 from mail_service.amqp.publisher import Publisher
-from mail_service.envelope import CONTENT_TYPE, ReplyTo
+from mail_service.envelope import CONTENT_TYPE, Envelope, ReplyTo
 from mail_service.errors import DeliveryFailed, Expired
 from mail_service.ledger.holdings import Hold
 from mail_service.ledger.records import Mail
@@ -28,6 +28,10 @@ _log = logging.getLogger(__name__)
 SERVICE = "mail_service"
 _ANSWERED_WITH_RECORD = frozenset({Status.SENT, Status.PARTLY_SENT, Status.HELD})
 _DISPATCHED = frozenset(Status) - {Status.QUEUED, Status.DISCARDED}
+
+
+#: tells a sender of a mail's end; raises nothing but PublishFailed
+Report = Callable[[Envelope, Mail], None]
 
 
 class Announcer:

@@ -23,7 +23,7 @@ from nameko_amqp_retry import Backoff
 from mail_service import clock, topology
 from mail_service.amqp.mailqueue import MailQueue, copy_headers
 from mail_service.amqp.publisher import PublishFailed, TooLarge
-from mail_service.delivery.announcing import Announcer
+from mail_service.delivery.announcing import Announcer, Report
 from mail_service.delivery.copies import Delivery
 from mail_service.delivery.settling import ended, expired, waiting
 from mail_service.delivery.verdicts import Dropped, HeldBack, Misplaced, Postponed, SetAside, Tried
@@ -63,7 +63,7 @@ class Desk:
         queue: MailQueue,
         announcer: Announcer,
         *,
-        report: Callable[[Envelope, Mail], None] | None = None,
+        report: Report | None = None,
         count: Callable[[Delivery, Change], None] | None = None,
         storeroom: Storeroom = NO_STORE,
         note: Callable[[Aside], Noted] | None = None,
@@ -73,7 +73,6 @@ class Desk:
         self._ledger = ledger
         self._queue = queue
         self._announcer = announcer
-        #: tells a sender of a mail's end; raises nothing but PublishFailed
         self._report = report or _unreported
         self._count = count or _uncounted
         #: writes down that a mail waits for its turn

@@ -28,10 +28,11 @@ from mail_service.amqp.retrying import BackoffPublisher, kept_headers, raw_body
 from mail_service.delivery.copies import Delivery, read, with_turn
 from mail_service.errors import InvalidMessage, Unavailable
 from mail_service.ledger import StoreDown
+from mail_service.ledger.patient import Stopping
 from mail_service.ledger.records import Change
 from mail_service.outcome import Status
 from mail_service.retention import Lost, Passes
-from mail_service.wiring import Runtime, Stopping
+from mail_service.wiring import Runtime
 
 _log = logging.getLogger(__name__)
 
@@ -192,7 +193,7 @@ class _Pass:
         self._desk.close(delivery, result, problem, self._delay_of)
 
     def _refuse(self, body: bytes, error: str, status: str = "failed") -> None:
-        self._runtime.log_refused(body, status=status, error=error)
+        self._runtime.unusable.refused(body, status=status, error=error)
         self.done["failed"] += 1
 
     def _note(self, delivery: Delivery, change: Change) -> None:

@@ -10,6 +10,7 @@ process can be told before which of its steps it dies.
 from __future__ import annotations
 
 import contextlib
+import math
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -32,10 +33,10 @@ from mail_service.diagnosis import diagnose
 from mail_service.envelope import seal
 from mail_service.holds import Keeper
 from mail_service.ledger import Ledger, StoreDown, owner, tables
+from mail_service.ledger.patient import PatientLedger
 from mail_service.outcome import Diagnosis, Kind, Receipt
 from mail_service.settings import Settings
 from mail_service.topology import LEVELS_MS
-from mail_service.wiring import PatientLedger
 from tests.support.messages import a_message
 from tests.support.shared_holds import SharedHolds
 from tests.support.shared_pauses import no_pauses
@@ -152,7 +153,7 @@ class Process:
         handover = Handover(
             cast("Any", SimpleNamespace(chain=lambda _name, _tenant=None: [self])),
             classify=guarded(diagnose),
-            deadline=cast("Any", SimpleNamespace(seconds=120, run=lambda attempt, _within: attempt())),
+            deadline=cast("Any", SimpleNamespace(end=lambda _within: math.inf, run=lambda attempt, _within: attempt())),
             keeper=keeper,
             pauses=no_pauses(),
         )
