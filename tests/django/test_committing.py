@@ -28,23 +28,21 @@ def databases(request: pytest.FixtureRequest) -> Iterator[None]:
         yield
         return
     server = request.getfixturevalue("postgresql")
-    before = {alias: connections.settings[alias] for alias in ALIASES}
-    _connect_to(connections.configure_settings({alias: _on_postgresql(server) for alias in ALIASES}))
+    before = {alias: (connections.settings[alias], connections[alias]) for alias in ALIASES}
+    for alias, settings in connections.configure_settings({each: _on_postgresql(server) for each in ALIASES}).items():
+        connections.settings[alias] = settings
+        del connections[alias]
     yield
-    _connect_to(before)
+    for alias, (settings, connected) in before.items():
+        connections[alias].close()
+        connections.settings[alias] = settings
+        connections[alias] = connected
 
 
 def _on_postgresql(server: Postgresql) -> dict[str, Any]:
     url = urlsplit(server.fresh_database())
     where = {"HOST": url.hostname, "PORT": url.port, "USER": url.username, "NAME": url.path[1:]}
     return {"ENGINE": "django.db.backends.postgresql", **where}
-
-
-def _connect_to(settings: dict[str, dict[str, Any]]) -> None:
-    for alias in ALIASES:
-        connections[alias].close()
-        del connections[alias]
-        connections.settings[alias] = settings[alias]
 
 
 @pytest.fixture

@@ -240,8 +240,11 @@ class World:
         def may_be_alive(name: str, _owned_until: str | None) -> bool:
             return any(process.name == name for process in self.processes)
 
-        with mock.patch.object(owner, "may_be_alive", may_be_alive):
-            yield
+        try:
+            with mock.patch.object(owner, "may_be_alive", may_be_alive):
+                yield
+        finally:
+            self.engine.dispose()
 
     def start(self, name: str) -> None:
         self._deaths[name] += 1

@@ -128,8 +128,8 @@ def test_a_mail_of_which_nobody_thinks_ill_is_delivered() -> None:
         world.deliver(world.processes[0], world.ready[0], Plan())
         world.finish()
 
-    assert len(world.taken["mail-1"]) == 1
-    assert world.known()["mail-1"].status == "sent"
+        assert len(world.taken["mail-1"]) == 1
+        assert world.known()["mail-1"].status == "sent"
 
 
 def test_no_order_of_events_loses_a_mail_or_needlessly_doubles_it() -> None:
