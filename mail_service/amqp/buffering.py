@@ -16,18 +16,38 @@ from kombu import Connection
 READ_AHEAD = 16 * 1024
 
 
-def buffer(connection: Connection) -> None:
+def buffer(connection: Connection) -> Ahead:
     """
-    Have an established *connection* read ahead and write together.
+    Have an established *connection* read ahead and write together; answers what reads.
 
     Nothing but one greenlet may read from it: py-amqp (5.3) keeps what was read too much for the next frame, and two
     readers would lose it. A write never waits and so never fails; what cannot be written ends the connection for its
     reader.
     """
     transport = connection.connection.transport
-    receive = transport._quick_recv  # noqa: SLF001 - py-amqp has no other place for these two
-    transport._quick_recv = lambda count: receive(max(count, READ_AHEAD))  # noqa: SLF001
+    ahead = transport._quick_recv = Ahead(transport._quick_recv)  # noqa: SLF001 - there is no other place for these two
     transport._write = Together(transport._write)  # noqa: SLF001
+    return ahead
+
+
+class Ahead:
+    """Reads what there is by one call of *receive*. Who waits for more need not wait until the time for it is over."""
+
+    def __init__(self, receive: Callable[[int], bytes]) -> None:
+        self._receive = receive
+        self._reader: eventlet.greenlet.greenlet | None = None
+
+    def __call__(self, count: int) -> bytes:
+        self._reader = eventlet.getcurrent()
+        try:
+            return self._receive(max(count, READ_AHEAD))
+        finally:
+            self._reader = None
+
+    def time_out(self) -> None:
+        """Let who reads now have its time-out at once. Loses nothing. To be called in the event loop's own greenlet."""
+        if self._reader is not None:
+            self._reader.throw(TimeoutError("there is something else to do"))
 
 
 class Together:

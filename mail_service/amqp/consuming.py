@@ -71,6 +71,9 @@ class QueueConsumer(NamekoQueueConsumer):
         self._setting_up: Any = None
         #: the connection that messages come from
         self._link: Connection | None = None
+        self._reading: buffering.Ahead | None = None
+        #: it waits for messages, and for nothing else
+        self._is_draining = False
         #: the broker answered each cancel
         self._is_answered = True
         # what it really has is known when its providers are: in `get_consumers`
@@ -102,7 +105,7 @@ class QueueConsumer(NamekoQueueConsumer):
                 interval_step=RECONNECT_S,
                 interval_max=LONGEST_RECONNECT_S,
             )
-            buffering.buffer(connection)
+            self._reading = buffering.buffer(connection)
             self._link = connection
             # No time limit that raises here: a channel that is closed on the way out waits for an answer as well.
             limit = eventlet.spawn_after(self._longest_setup_s(), connecting.hang_up, connection)
@@ -114,7 +117,8 @@ class QueueConsumer(NamekoQueueConsumer):
                 connecting.drop(connection)
                 raise
             finally:
-                self._link = None
+                self._link = self._reading = None
+                self._is_draining = False
                 limit.cancel()
 
     def _longest_setup_s(self) -> float:
@@ -165,7 +169,7 @@ class QueueConsumer(NamekoQueueConsumer):
         self.container._worker_pool.resize(self._slots.most + 1)  # noqa: SLF001 - nameko has no other word for it
 
     def on_consume_end(self, connection: Connection, channel: Any) -> None:
-        self._connected = False
+        self._connected = self._is_draining = False
 
     def on_delivery(self, provider: Any, message: Message) -> None:
         """A message arrived, in whatever state. The provider settles it by ``ack_message`` or ``requeue_message``."""
@@ -231,11 +235,25 @@ class QueueConsumer(NamekoQueueConsumer):
             self._slots.done(message)
             if provider is not None:
                 provider.settled(message)
+            if self._stop_until is not None:
+                self._wake()
 
     def on_iteration(self) -> None:
-        self._cancel_consumers_if_requested()
+        self._is_draining = False
+        while self._pending_remove_providers:
+            self._cancel_consumers_if_requested()
         if not self._consumers and not self._pending:
             self.should_stop = True
+            self._wake()
+        self._is_draining = True
+
+    def _wake(self) -> None:
+        """Have `on_iteration` called now, which kombu does after each message, and otherwise each second."""
+        eventlet.hubs.get_hub().schedule_call_global(0, self._stop_draining)
+
+    def _stop_draining(self) -> None:
+        if self._is_draining and self._reading is not None:
+            self._reading.time_out()
 
     def _handle_thread_exited(self, gt: Any) -> None:
         """Tell `start`, which may still wait, that there will be no connection."""
@@ -257,6 +275,7 @@ class QueueConsumer(NamekoQueueConsumer):
         """
         removed = Event()
         self._pending_remove_providers[provider] = removed
+        self._wake()
         self._return_waiting()
         with eventlet.Timeout(LONGEST_CANCEL_S, exception=False):
             while not removed.ready() and self._may_wait():
