@@ -46,6 +46,8 @@ from ..support.waiting import eventually
 #: seconds by which a call may end after its time limit, on a busy machine
 MARGIN_S = 2.0
 ROOT = Path(__file__).parents[2]
+#: class and method of a broker's basic.ack
+CONFIRM = b"\x00\x3c\x00\x50"
 
 
 def queued(amqp_uri: str, lane: str = "normal") -> list[kombu.Message]:
@@ -686,7 +688,7 @@ def test_a_reply_finds_us_after_the_connection_broke(amqp_uri: str) -> None:
         ThreadPoolExecutor(1) as thread,
     ):
         answer = thread.submit(client.send, a_message())
-        eventually(lambda: later.requests)
+        eventually(lambda: later.requests and CONFIRM in proxy.said)
         proxy.cut()
         service.reply(later.requests[0], {"status": "sent"})
         assert answer.result() == {"status": "sent"}

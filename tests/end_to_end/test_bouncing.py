@@ -30,9 +30,13 @@ class Post:
     def becomes(self, **changes: Any) -> str:
         """How a mail ends."""
         mail_id = self.service.rpc.call("submit", a_message(**changes))["id"]
-        return str(
-            eventually(lambda: found if (found := self.service.rpc.status(mail_id)["status"]) in FINAL else None, 60)
-        )
+
+        def end() -> str:
+            record = self.service.rpc.status(mail_id)
+            assert record["status"] in FINAL, f"{record}\n{self.service.log[-3000:]}"
+            return str(record["status"])
+
+        return eventually(end, 60)
 
     def reports(self) -> list[Accepted]:
         return [mail for mail in self.smtp.accepted() if mail.email.get_content_type() == "multipart/report"]

@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import pytest
@@ -245,7 +246,7 @@ def test_four_processes_keep_one_rate_while_one_is_killed_and_started_again(
     with ExitStack() as stack:
         uri, database = rabbitmq_4.uri("limits"), postgresql.fresh_database()
         house = open_house(stack, uri, tmp_path, database, processes=4, limit={"rate": RATE}, attempt_timeout=30)
-        count = RATE * (WINDOW_S + 2) + RATE // 2
+        count = RATE * (WINDOW_S + 3) + RATE // 2
         ids = submit(house, count, priority="bulk")
 
         eventually(lambda: house.rpc.status(ids[-1])["status"] == "held")
@@ -261,8 +262,12 @@ def test_four_processes_keep_one_rate_while_one_is_killed_and_started_again(
 
         eventually(lambda: len({each.rcpt_tos for each in house.smtp.accepted()}) == count + 1, 40)
         times = sorted(each.time for each in house.smtp.accepted())
-        # a process that has just begun hands its first mails over late, and then two at once
-        counted = sum(1 <= moment - times[0] < 1 + WINDOW_S for moment in times)
-        assert 0.95 <= counted / (RATE * WINDOW_S) <= 1.05
+        # A process that has just begun hands its first mails over late, and then two at once, and where the machine is
+        # late for a moment, one window begins with what was meant for the one before: so it is the usual window.
+        counts = [
+            sum(begin <= moment - times[0] - 1 < begin + WINDOW_S for moment in times)
+            for begin in (tenth / 10 for tenth in range(20))
+        ]
+        assert 0.95 <= median(counts) / (RATE * WINDOW_S) <= 1.05
         assert busiest(times, WINDOW_S) <= 1.1 * RATE * WINDOW_S
         assert house.becomes(ids[-1], "sent")["attempts"] == 1

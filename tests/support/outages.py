@@ -32,6 +32,8 @@ class Proxy:
         self._threads: list[threading.Thread] = []
         #: connections so far
         self.accepted = 0
+        #: all that servers said and clients were given
+        self.said = bytearray()
         #: those up to this number are half open: nothing is forwarded, and nobody is told
         self._stranded = 0
         #: seconds before each byte of what the server says
@@ -155,6 +157,8 @@ class Proxy:
                     if source is client:
                         self._count(len(data))
                     self._pass_on(key.data, data, slowly=source is server)
+                    if source is server:
+                        self.said += data
 
     def _pass_on(self, to: socket.socket, data: bytes, *, slowly: bool) -> None:
         while slowly and self.drip_s and data:
