@@ -5,7 +5,7 @@
 #   make cluster a RabbitMQ cluster of three nodes, of which one is killed while mail flows
 #   make run     the service as config.yaml has it, with a broker of its own if there is none
 #   make lint    ruff and mypy
-#   make bench   the benchmarks
+#   make bench   the benchmarks; PEERS=1 beside what others would use, which is installed for it
 #   make faults  every kind of fault at length, a soak, and the count of all mails; ARGS="--seed 7 kill-all" (40 minutes)
 #   make fuzz    hostile input, 30 s for everything that reads any; ARGS="--seconds 600 --seed 1 message" for other times
 #   make lock    renew requirements.lock
@@ -37,7 +37,9 @@ lint: $(VENV)/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# with PEERS=1 beside others; they are not in the lock, since nothing else needs them
 bench: $(VENV)/installed
+	$(if $(PEERS),$(PIP) install --constraint requirements.lock --no-build-isolation --editable '.[peers]')
 	$(BIN)/python -m benchmarks.run $(ARGS)
 
 faults: $(VENV)/installed
@@ -52,8 +54,8 @@ fuzz: $(VENV)/installed
 lock: $(VENV)/installed
 	$(PIP) install uv
 	( sed '/^[^#]/,$$d' requirements.lock; \
-	  $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --all-extras --upgrade --quiet \
-	    --no-header --no-annotate --no-emit-index-url --no-emit-find-links ) > requirements.lock.new
+	  $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --upgrade --quiet \
+	    --extra dkim --extra otel --extra demo --extra dev --no-header --no-annotate --no-emit-index-url --no-emit-find-links ) > requirements.lock.new
 	mv requirements.lock.new requirements.lock
 
 clean:

@@ -52,7 +52,7 @@ def main() -> int:
     if asked.contender:
         print(json.dumps(_contend(asked.contender, asked.port, asked.mails)))
         return 0
-    from benchmarks.run import Sink  # noqa: PLC0415 - a contender patches the process before it imports anything
+    from benchmarks.compare import Sink  # noqa: PLC0415 - a contender patches the process before it imports anything
 
     with Sink() as sink:
         _table("near", NEAR, sink.port, asked.mails)
@@ -106,22 +106,22 @@ def _timed(send: Callable[[int], None], each: Callable[..., Any], mails: int) ->
 def _by_smtplib(kind: str, port: int) -> Callable[[int], None]:
     import smtplib  # noqa: PLC0415
 
-    from benchmarks.run import _built  # noqa: PLC0415
+    from benchmarks.messages import a_message, as_bytes  # noqa: PLC0415
     from mail_service.mailers.django_backend import configure_django  # noqa: PLC0415
 
     configure_django()
     connection = smtplib.SMTP("127.0.0.1", port, local_hostname="localhost")
-    ready = _built(0)
+    ready = as_bytes(a_message(0))
 
     def send(number: int) -> None:
-        content = ready if kind == "ready" else _built(number)
+        content = ready if kind == "ready" else as_bytes(a_message(number))
         connection.sendmail("sender@example.org", [f"m{number}@example.org"], content)
 
     return send
 
 
 def _by_mailer(kind: str, port: int, mails: int) -> Callable[[int], None]:
-    from benchmarks.run import a_message  # noqa: PLC0415
+    from benchmarks.messages import a_message  # noqa: PLC0415
     from mail_service import message  # noqa: PLC0415
     from mail_service.mailers import SMTP_BACKEND  # noqa: PLC0415
     from mail_service.mailers.django_backend import configure_django  # noqa: PLC0415

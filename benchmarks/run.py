@@ -1,8 +1,9 @@
 """
-``make bench``: what the ledger costs, how fast mails go from the queue to an SMTP server, and what one provider
-notices of others that fail, as ratios; and one tenant of another's burst.
+``make bench``: how fast mails are handed in, and go from the queue to an SMTP server, beside what others would use; a
+storm of refusals; what the ledger costs; what one provider notices of others that fail; and one tenant of another's
+burst.
 
-    python -m benchmarks.run [--mails 3000] [--processes 2] [ledger] [drain] [providers] [tenants]
+    python -m benchmarks.run [--mails 3000] [--processes 2] [--repeats 1] [--only ours stock …] [drain] [ledger] …
 
 Figures of one machine at one moment; only what was measured side by side in one run may be compared.
 """
@@ -12,52 +13,49 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import os
 import smtplib
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Self
 
-import django
-import yaml
-from django.core.mail import EmailMultiAlternatives
-from kombu import Connection
-
+from benchmarks.compare import Drain, Sink, Storm, drain, hand_in, storm, there
+from benchmarks.contenders import CONTENDERS
+from benchmarks.messages import a_message, as_bytes
 from benchmarks.providers import seconds_of_the_fine_one
 from benchmarks.tenants import latencies
-from mail_service import topology
-from mail_service.client import MailClient
 from mail_service.local.node import temporary_node
-from mail_service.local.process import Child, environment
 from mail_service.local.rabbitmq import installed_or_install
 from mail_service.mailers.django_backend import configure_django
 
 ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "var" / "benchmarks.json"
 LIMIT_S = 180
 
 
 def main() -> int:
     """Run what was asked for; answers the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="*", choices=["ledger", "drain", "providers", "tenants", []], help="default: all")
+    everything = ["hand-in", "drain", "ledger", "providers", "tenants"]
+    parser.add_argument("what", nargs="*", choices=[*everything, []], help="default: all")
     parser.add_argument("--mails", type=int, default=3000)
     parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=1, help="of each drain; the median counts")
+    parser.add_argument("--only", nargs="*", default=[], choices=[each.name for each in CONTENDERS])
     asked = parser.parse_args()
-    rows: list[Row] = []
-    if not asked.what or "ledger" in asked.what:
-        rows += bench_ledger(asked.mails)
-    if not asked.what or "drain" in asked.what:
-        rows += bench_drain(asked.mails, asked.processes)
-    if not asked.what or "providers" in asked.what:
-        rows += bench_providers(500)
-    if not asked.what or "tenants" in asked.what:
-        rows += bench_tenants(5000)
-    show(rows)
+    benches: dict[str, Callable[[], list[Row]]] = {
+        "hand-in": lambda: bench_hand_in(asked.only),
+        "drain": lambda: bench_drain(asked.only, asked.mails, asked.processes, asked.repeats),
+        "ledger": lambda: bench_ledger(asked.mails),
+        "providers": lambda: bench_providers(500),
+        "tenants": lambda: bench_tenants(5000),
+    }
+    missing = [each.words for each in CONTENDERS if not each.is_there]
+    if missing:
+        print(f"not installed, so not compared: {'; '.join(missing)} (make bench PEERS=1)")
+    show([row for name in asked.what or everything for row in benches[name]()])
     return 0
 
 
@@ -98,23 +96,62 @@ def _ledger_rate(mails: int, *, workers: int) -> float:
     return float(done.stdout)
 
 
-def bench_drain(mails: int, processes: int) -> list[Row]:
-    """From the queue to the SMTP server, counted from the first mail to the last."""
-    with Sink() as sink:
+def bench_drain(names: list[str], mails: int, processes: int, repeats: int) -> list[Row]:
+    """From the queue to the SMTP server, counted from the first mail to the last; ours beside everybody else."""
+    with Sink() as sink, tempfile.TemporaryDirectory() as folder, _node(Path(folder)) as amqp_uri:
         loop = _loop_rate(sink, mails, prebuilt=True)
-        django = _loop_rate(sink, mails, prebuilt=False)
-        with tempfile.TemporaryDirectory() as folder, _node(Path(folder)) as amqp_uri:
-            rate, cpu_s = _drain_rate(sink, amqp_uri, Path(folder), mails, processes)
-    return [
+        built = _loop_rate(sink, mails, prebuilt=False)
+        all_found: dict[str, list[Drain]] = {}
+        for number in range(repeats):
+            # there and back: what drifts meanwhile is nobody's advantage
+            for each in there(names)[:: 1 if number % 2 == 0 else -1]:
+                found = drain(each, amqp_uri, sink, mails=mails, processes=processes)
+                all_found.setdefault(each.name, []).append(found)
+        drains = {name: sorted(found, key=lambda one: one.rate)[len(found) // 2] for name, found in all_found.items()}
+        storms = [
+            storm(each, amqp_uri, sink, mails=mails * 2 // 3, drained=drains[each.name], processes=processes)
+            for each in there(names)
+            if each.retries
+        ]
+    words = {each.name: each.words for each in there([])}
+    rows = [
         Row(what="smtplib loop, ready bytes, 1 connection kept", rate=loop, unit="mails"),
-        Row(what="smtplib loop, Django message built for each", rate=django, unit="mails", against=loop),
+        Row(what="smtplib loop, Django message built for each", rate=built, unit="mails", against=loop),
+    ]
+    for name, drained in drains.items():
+        note = f"{drained.rate / built:.2f} of the Django loop; {drained.cpu:.2f} CPU s per 1,000 mails"
+        what = f"drain, {processes} processes: {words[name]}"
+        rows.append(Row(what=what, rate=drained.rate, unit="mails", against=loop, note=note))
+    rows += [_as_row(stormed, words[stormed.contender]) for stormed in storms]
+    RESULTS.parent.mkdir(exist_ok=True)
+    RESULTS.write_text(json.dumps({"drain": list(map(asdict, drains.values())), "storm": list(map(asdict, storms))}))
+    return rows
+
+
+def _as_row(found: Storm, words: str) -> Row:
+    """A storm; its rate is of attempts, and the ratio is its ideal to what it took."""
+    note = (
+        f"{found.seconds:.1f} s, {found.seconds / found.ideal:.2f} of its ideal; "
+        f"{found.cpu:.2f} CPU s per 1,000 attempts; healthy mail {found.healthy_median:.2f} s, "
+        f"95 % {found.healthy_p95:.2f} s; lost {found.lost}, twice {found.doubled}"
+    )
+    return Row(
+        what=f"storm, {found.mails} mails: {words}", rate=found.mails * 3 / found.seconds, unit="tries", note=note
+    )
+
+
+def bench_hand_in(names: list[str]) -> list[Row]:
+    """How long a program waits that hands mail in."""
+    with Sink() as sink, tempfile.TemporaryDirectory() as folder, _node(Path(folder)) as amqp_uri:
+        found = [(each.words, hand_in(each, amqp_uri, sink)) for each in there(names)]
+    return [
         Row(
-            what=f"mail_service, {processes} processes, ledger and confirms on",
-            rate=rate,
+            what=f"hand in: {words}",
+            rate=each.at_once,
             unit="mails",
-            against=loop,
-            note=f"{rate / django:.2f} of the Django loop; {cpu_s / mails * 1000:.2f} CPU s per 1,000 mails",
-        ),
+            note=f"one by one: median {each.median * 1000:.2f} ms, 99 % {each.p99 * 1000:.2f} ms",
+        )
+        for words, each in found
     ]
 
 
@@ -151,70 +188,12 @@ def bench_tenants(burst: int) -> list[Row]:
     return rows
 
 
-class Sink:
-    """The SMTP server, in a process of its own."""
-
-    def __enter__(self) -> Self:
-        program = [sys.executable, "-m", "benchmarks.sink"]
-        self._process = subprocess.Popen(program, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self.port = int(self._line())
-        return self
-
-    def __exit__(self, *_exc: object) -> None:
-        self._process.terminate()
-        self._process.wait(10)
-
-    def ask(self, word: str = "count") -> dict[str, Any]:
-        """How many mails came, and the seconds between the first and the last; ``reset`` begins anew."""
-        assert self._process.stdin
-        self._process.stdin.write(f"{word}\n")
-        self._process.stdin.flush()
-        answer: dict[str, Any] = json.loads(self._line())
-        return answer
-
-    def await_count(self, count: int) -> float:
-        """Seconds from the first mail to the last, when all have come."""
-        end = time.monotonic() + LIMIT_S
-        while (answer := self.ask())["count"] < count:
-            if time.monotonic() > end:
-                raise TimeoutError(f"{answer['count']} of {count} mails came within {LIMIT_S} s")
-            time.sleep(0.05)
-        return float(answer["seconds"])
-
-    def _line(self) -> str:
-        assert self._process.stdout
-        return self._process.stdout.readline()
-
-
-def a_message(number: int) -> dict[str, Any]:
-    """The 2 kB text and html of the comparison."""
-    text = f"Hello {number},\n" + "This is a line of text in an ordinary mail.\n" * 15
-    return {
-        "subject": f"Benchmark {number}",
-        "body": text,
-        "html": f"<p>{text}</p>",
-        "from_email": "sender@example.org",
-        "to": [f"m{number}@example.org"],
-    }
-
-
-def _built(number: int) -> bytes:
-    facts = a_message(number)
-    email = EmailMultiAlternatives(facts["subject"], facts["body"], facts["from_email"], facts["to"])
-    email.attach_alternative(facts["html"], "text/html")
-    content: bytes = email.message().as_bytes(linesep="\r\n") if _has_linesep() else email.message().as_bytes()
-    return content
-
-
-def _has_linesep() -> bool:
-    """Django 6's messages are Python's own, which end their lines by policy."""
-    return django.VERSION < (6, 0)
-
-
 def _loop_rate(sink: Sink, mails: int, *, prebuilt: bool) -> float:
     configure_django()
-    ready = _built(0)
-    content: Callable[[int], bytes] = (lambda _number: ready) if prebuilt else _built
+    ready = as_bytes(a_message(0))
+    content: Callable[[int], bytes] = (
+        (lambda _number: ready) if prebuilt else (lambda number: as_bytes(a_message(number)))
+    )
     sink.ask("reset")
     with smtplib.SMTP("127.0.0.1", sink.port, local_hostname="localhost") as connection:
         for number in range(mails):
@@ -229,45 +208,6 @@ def _node(folder: Path) -> Iterator[str]:
         raise SystemExit("no RabbitMQ: install the package rabbitmq-server")
     with temporary_node(folder, programs) as node:
         yield node.amqp_uri
-
-
-def _drain_rate(sink: Sink, amqp_uri: str, folder: Path, mails: int, processes: int) -> tuple[float, float]:
-    sink.ask("reset")
-    with Connection(amqp_uri) as connection:
-        topology.declare_lane(connection, "normal")
-    with MailClient(amqp_uri, timeout=60) as client:
-        client.submit_many([a_message(number) for number in range(mails)])
-    options = {"host": "127.0.0.1", "port": sink.port}
-    config = {
-        "AMQP_URI": amqp_uri,
-        "max_workers": 20,
-        "LOGGING": {"version": 1, "disable_existing_loggers": False, "root": {"level": "WARNING"}},
-        "mail": {
-            "database": f"sqlite:///{folder / 'bench.db'}",
-            "mailers": {"default": {"BACKEND": "django.core.mail.backends.smtp.EmailBackend", "OPTIONS": options}},
-        },
-    }
-    path = folder / "bench.yaml"
-    path.write_text(yaml.safe_dump(config))
-    argv = [sys.executable, "-m", "mail_service.cli", "run", "--config", str(path), "--processes", str(processes)]
-    service = Child(argv, env=environment(PYTHONPATH=str(ROOT)), output=folder / "service.log")
-    try:
-        sink.await_count(1)
-        start_s = _cpu_seconds(service.pid)
-        seconds = sink.await_count(mails)
-        cpu_s = _cpu_seconds(service.pid) - start_s
-    finally:
-        service.stop(grace_s=35)
-    return mails / seconds, cpu_s
-
-
-def _cpu_seconds(pid: int) -> float:
-    """CPU of the processes below *pid* so far."""
-    ticks = 0
-    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
-        fields = Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()
-        ticks += int(fields[11]) + int(fields[12])
-    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 if __name__ == "__main__":

@@ -1,24 +1,63 @@
-"""An SMTP server that takes everything and counts, with as little work as possible: the sender is what is measured."""
+"""
+An SMTP server that takes everything and counts, with as little work as possible: the sender is what is measured.
+
+For a storm it refuses each mail to a recipient whose name begins with ``s`` so many times first, with 451.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import re
 import sys
 import time
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
 
 _OFFER = b"250-sink\r\n250-PIPELINING\r\n250-CHUNKING\r\n250-8BITMIME\r\n250 SMTPUTF8\r\n"
+_RECIPIENT = re.compile(rb"<([^@>]*)")
+
+
+@dataclass(slots=True)
+class _Tally:
+    count: int = 0
+    #: of an attempt, by ``time.monotonic``, and of what was taken
+    begun: float = 0.0
+    first: float = 0.0
+    last: float = 0.0
+    #: of each mail, in a storm
+    refusals: int = 0
+    attempts: Counter[str] = field(default_factory=Counter)
+    taken: Counter[str] = field(default_factory=Counter)
+    #: when the last of these was taken for the first time
+    stormed: float = 0.0
+    #: when mail came whose recipient's name does not begin with ``s``
+    healthy: dict[str, float] = field(default_factory=dict)
+
+    def answer(self) -> dict[str, Any]:
+        return {"count": self.count, "begun": self.begun, "first": self.first, "last": self.last}
+
+    def details(self) -> dict[str, Any]:
+        doubled = sum(count - 1 for count in self.taken.values())
+        return self.answer() | {
+            "attempts": self.attempts.total(),
+            "taken": len(self.taken),
+            "doubled": doubled,
+            "stormed": self.stormed,
+            "healthy": self.healthy,
+        }
 
 
 class _Sink(asyncio.Protocol):
-    count = 0
-    first = last = 0.0
+    tally = _Tally()
 
     def __init__(self) -> None:
         self._buffer = b""
         self._in_data = False
         #: bytes of a BDAT still to come
         self._chunk = 0
+        self._recipient = ""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -40,11 +79,11 @@ class _Sink(asyncio.Protocol):
         self._buffer = rest
         if self._in_data:
             self._in_data = False
-            self._count()
+            self._came()
         elif head[:4].upper() == b"BDAT":
             self._chunk = int(head.split()[1])
         else:
-            self._answer(head[:4].upper())
+            self._answer(head[:4].upper(), head)
         return True
 
     def _take_chunk(self) -> bool:
@@ -52,16 +91,33 @@ class _Sink(asyncio.Protocol):
             return False
         self._buffer = self._buffer[self._chunk :]
         self._chunk = 0
-        self._count()
+        self._came()
         return True
 
-    def _count(self) -> None:
-        _Sink.count += 1
-        _Sink.last = time.monotonic()
-        _Sink.first = _Sink.first or _Sink.last
+    def _came(self) -> None:
+        tally, now = _Sink.tally, time.monotonic()
+        tally.begun = tally.begun or now
+        if tally.refusals and self._is_refused(tally, now):
+            self._transport.write(b"451 4.3.0 later\r\n")
+            return
+        tally.count += 1
+        tally.last = now
+        tally.first = tally.first or now
         self._transport.write(b"250 2.0.0 taken\r\n")
 
-    def _answer(self, verb: bytes) -> None:
+    def _is_refused(self, tally: _Tally, now: float) -> bool:
+        if not self._recipient.startswith("s"):
+            tally.healthy.setdefault(self._recipient, now)
+            return False
+        tally.attempts[self._recipient] += 1
+        if tally.attempts[self._recipient] <= tally.refusals:
+            return True
+        tally.taken[self._recipient] += 1
+        if tally.taken[self._recipient] == 1:
+            tally.stormed = now
+        return False
+
+    def _answer(self, verb: bytes, line: bytes) -> None:
         if verb == b"EHLO":
             self._transport.write(_OFFER)
         elif verb == b"DATA":
@@ -71,19 +127,23 @@ class _Sink(asyncio.Protocol):
             self._transport.write(b"221 bye\r\n")
             self._transport.close()
         else:
+            if verb == b"RCPT" and (found := _RECIPIENT.search(line)):
+                self._recipient = found[1].decode()
             self._transport.write(b"250 2.0.0 ok\r\n")
 
 
 async def _main() -> None:
-    """Print the port, then for each line of standard input the count and the seconds from first mail to last."""
+    """Print the port, then answer each line of standard input: ``count``, ``details``, ``reset`` or ``reset 2``."""
     server = await asyncio.get_running_loop().create_server(_Sink, "127.0.0.1", 0)
     print(server.sockets[0].getsockname()[1], flush=True)
     reader = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     while line := await reader.readline():
-        if line.strip() == b"reset":
-            _Sink.count, _Sink.first, _Sink.last = 0, 0.0, 0.0
-        print(json.dumps({"count": _Sink.count, "seconds": _Sink.last - _Sink.first}), flush=True)
+        word, _, number = line.decode().strip().partition(" ")
+        if word == "reset":
+            _Sink.tally = _Tally(refusals=int(number or 0))
+        answer = _Sink.tally.details() if word == "details" else _Sink.tally.answer()
+        print(json.dumps(answer), flush=True)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@ What a mail weighs: bytes on RabbitMQ's disk while it waits, and in the database
 
     python -m benchmarks.weight [--mails 20000]
 
-Sizes do not depend on how busy the machine is. The mail is that of ``benchmarks.run``.
+Sizes do not depend on how busy the machine is. The mail is that of ``benchmarks.messages``.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from typing import Any
 import yaml
 from kombu import Connection
 
-from benchmarks.run import Sink, a_message
+from benchmarks.compare import Sink
+from benchmarks.messages import a_message
 from mail_service import topology
 from mail_service.client import MailClient
 from mail_service.errors import MailServiceError
