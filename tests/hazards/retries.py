@@ -7,6 +7,7 @@ import json
 import re
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -168,7 +169,7 @@ def declare_levels(amqp_uri: str, levels_ms: Iterable[int]) -> None:
 
 def rows(service: Service, query: str) -> list[tuple[Any, ...]]:
     """What a *query* of the service's SQLite finds."""
-    with sqlite3.connect(f"file:{service.folder / 'mail.db'}?mode=ro", uri=True) as connection:
+    with closing(sqlite3.connect(f"file:{service.folder / 'mail.db'}?mode=ro", uri=True)) as connection:
         return connection.execute(query).fetchall()
 
 
