@@ -11,6 +11,7 @@ loggers of SQLAlchemy, Alembic and psycopg are silenced in ``logs.quiet_the_stac
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,10 +31,14 @@ from sqlalchemy.engine import URL, Connection, Engine, make_url
 from mail_service.errors import ConfigurationError
 
 _native_threading = eventlet.patcher.original("threading")
+_native_time = eventlet.patcher.original("time")
 
 #: more than this many writes in one transaction only make everybody wait longer
 LARGEST_GROUP = 500
 BUSY_TIMEOUT_S = 30
+#: between looks whether another process still writes, seconds; the pause grows
+SHORTEST_PAUSE_S = 0.0003
+LONGEST_PAUSE_S = 0.02
 CONNECT_TIMEOUT_S = 5
 
 
@@ -215,9 +220,37 @@ def _sqlite_engine(url: URL, *, writes: bool) -> Engine:
         connection.execute("pragma synchronous = full")
         connection.execute("pragma foreign_keys = on")
 
+        if writes:
+            # `_begin_to_write` waits by itself
+            connection.execute("pragma busy_timeout = 0")
+
     @sa.event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
-        # a transaction that begins as a reader and wants to write later fails at once when another one writes
-        connection.exec_driver_sql("begin immediate" if writes else "begin")
+        if writes:
+            _begin_to_write(connection)
+        else:
+            connection.exec_driver_sql("begin")
 
     return engine
+
+
+def _begin_to_write(connection: Connection) -> None:
+    """
+    Wait until no other process writes. A transaction of ours takes a millisecond; SQLite itself would look again after
+    1, 3, 8, 18 ms and so on, while a whole group waits.
+    """
+    driver: Any = connection.connection.driver_connection
+    pause_s, end = SHORTEST_PAUSE_S, _native_time.monotonic() + BUSY_TIMEOUT_S
+    while True:
+        try:
+            # a transaction that begins as a reader and wants to write later fails at once when another one writes
+            driver.execute("begin immediate")
+        except sqlite3.OperationalError as exc:
+            if exc.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or _native_time.monotonic() > end:
+                # once more, in SQLAlchemy's hands: whoever waits knows its errors
+                connection.exec_driver_sql("begin immediate")
+                return
+        else:
+            return
+        _native_time.sleep(pause_s)
+        pause_s = min(pause_s * 1.2, LONGEST_PAUSE_S)
