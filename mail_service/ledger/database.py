@@ -35,6 +35,9 @@ _native_time = eventlet.patcher.original("time")
 
 #: more than this many writes in one transaction only make everybody wait longer
 LARGEST_GROUP = 500
+#: A group of so many is followed by another one, for which others are waited for so long, seconds.
+CROWD = 3
+GATHER_S = 0.002
 BUSY_TIMEOUT_S = 30
 #: between looks whether another process still writes, seconds; the pause grows
 SHORTEST_PAUSE_S = 0.0003
@@ -109,7 +112,10 @@ class Database:
         while True:
             self._wake.wait()
             self._wake = Event()
+            group: list[_Waiting] = []
             while self._queue:
+                # those who were just told go on, and many of them come again with their next mail
+                eventlet.sleep(GATHER_S if len(group) >= CROWD else 0)
                 group, self._queue = self._queue[:LARGEST_GROUP], self._queue[LARGEST_GROUP:]
                 for waiting, (answer, problem) in zip(group, tpool.execute(self._run_group, group), strict=True):
                     if problem is not None:
