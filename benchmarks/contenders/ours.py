@@ -23,7 +23,7 @@ def prepare(place: Place) -> None:
     options = {"host": "127.0.0.1", "port": place.smtp_port}
     config = {
         "AMQP_URI": place.amqp_uri,
-        "max_workers": 20,
+        "max_workers": 50,
         "LOGGING": {"version": 1, "disable_existing_loggers": False, "root": {"level": "WARNING"}},
         "mail": {
             "database": f"sqlite:///{place.folder / 'ours.db'}",
