@@ -24,7 +24,7 @@ from pathlib import Path
 from benchmarks.compare import Drain, Sink, Storm, drain, hand_in, storm, there
 from benchmarks.contenders import CONTENDERS
 from benchmarks.messages import a_message, as_bytes
-from benchmarks.providers import seconds_of_the_fine_one
+from benchmarks.providers import EVERY_S, latency_of_the_fine_one, seconds_of_the_fine_one
 from benchmarks.tenants import latencies
 from mail_service.local.node import temporary_node
 from mail_service.local.rabbitmq import installed_or_install
@@ -168,9 +168,20 @@ def bench_providers(mails: int) -> list[Row]:
             rate=rates[1],
             unit="mails",
             against=rates[0],
-            note="target: at least 0.5 of alone",
         ),
+        *_latencies(),
     ]
+
+
+def _latencies() -> list[Row]:
+    rows = []
+    for alone in (True, False):
+        with tempfile.TemporaryDirectory() as folder, _node(Path(folder)) as amqp_uri:
+            took = latency_of_the_fine_one(amqp_uri, Path(folder), alone=alone)
+        note = f"latency: median {took[len(took) // 2] * 1000:.0f} ms, 95 % {took[len(took) * 95 // 100] * 1000:.0f} ms"
+        what = "one mail at a time of the fine one, " + ("alone" if alone else "beside the others")
+        rows.append(Row(what=what, rate=1 / EVERY_S, unit="mails", note=note))
+    return rows
 
 
 def bench_tenants(burst: int) -> list[Row]:
