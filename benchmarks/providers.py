@@ -66,9 +66,7 @@ def latency_of_the_fine_one(amqp_uri: str, folder: Path, *, alone: bool) -> list
         for number in range(BEFORE, BEFORE + SINGLE):
             next_s = time.monotonic() + EVERY_S
             began[f"m{number}@example.org"] = time.time()
-            client.submit(_mail(number, "fine"))
-            for name in others:
-                client.submit(_mail(number, name))
+            client.submit_many([_mail(number, name) for name in ["fine", *others]])
             time.sleep(max(0.0, next_s - time.monotonic()))
         came = {request.json["to"][0]: request.time for request in _await(servers["fine"], BEFORE + SINGLE)}
         return sorted(came[who] - moment for who, moment in began.items())
