@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from functools import lru_cache
+from operator import attrgetter
 from typing import Final
 
 
@@ -35,5 +37,13 @@ def at_most(most: int, setting: str) -> str:
 
 
 def of(settings: object) -> Bounds:
-    """The bounds that *settings* has as attributes of the same names."""
-    return Bounds(**{each.name: getattr(settings, each.name) for each in fields(Bounds)})
+    """The bounds that *settings* has as attributes of the same names. Asked for with each mail."""
+    return _bounds(*_values(settings))
+
+
+_values = attrgetter(*(each.name for each in fields(Bounds)))
+
+
+@lru_cache(maxsize=16)
+def _bounds(*values: int) -> Bounds:
+    return Bounds(**dict(zip((each.name for each in fields(Bounds)), values, strict=True)))
