@@ -311,6 +311,8 @@ def _scalar(value: Any, place: str) -> str | bool | int | float | None:
 
 def _text(value: object, place: str) -> str:
     """Return a string, a lazy one, or what knows itself how it is written (an ``Address``) as a string."""
+    if type(value) is str:
+        return value
     if value is None or isinstance(value, bytes | bytearray | memoryview):
         raise _cannot(place, value)
     return str(value)
@@ -323,6 +325,9 @@ def _cannot(place: str, value: object) -> InvalidMessage:
 def _items(value: Any, place: str) -> Iterable[Any]:
     if value is None:
         return ()
+    # the usual ones, without a question to abstract classes
+    if type(value) is list or type(value) is tuple:
+        return value
     if isinstance(value, str | bytes | Mapping) or _is_lazy(value) or not isinstance(value, Iterable):
         raise WrongType(place, f'"{place}" attribute must be a list or other iterable, not a {type(value).__name__}')
     return value
