@@ -118,15 +118,14 @@ def as_json(message: object, max_size: int | None, bounds: Bounds | None = None)
     """
     if not isinstance(message, dict):
         raise InvalidMessage("message", f"must be an object, not {got(message)}")
+    if bounds is not None:
+        _count_values(message, bounds.max_values)
     try:
         text = _encode(message)
         size = len(text) if text.isascii() else len(text.encode())
     except (ValueError, TypeError, RecursionError) as error:
         _find_unwritable(message, "", 0)
         raise InvalidMessage("message", f"cannot be written as JSON: {type(error).__name__}") from error
-    # a value takes a byte and a comma at least, so few messages need to be counted
-    if bounds is not None and len(text) > 2 * bounds.max_values:
-        _count_values(message, bounds.max_values)
     if max_size is not None:
         _check_size(size, max_size)
     return message, text

@@ -241,3 +241,11 @@ def test_long_addresses_cannot_take_up_a_process() -> None:
         checked_as_given(a_message(to=long), default_from="", max_size=10**7)
 
     assert refused.value.field.startswith("to[")
+
+
+def test_values_are_counted_before_the_message_is_written_as_json() -> None:
+    """Or the time for millions of them would be spent before they are refused."""
+    with pytest.raises(InvalidMessage, match=r"more than 200,000 values") as refused:
+        validate({"metadata": {"all": [0] * 200_001, "what JSON cannot have": float("nan")}})
+
+    assert refused.value.field == "metadata"
