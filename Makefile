@@ -55,7 +55,8 @@ lock: $(VENV)/installed
 	$(PIP) install uv
 	( sed '/^[^#]/,$$d' requirements.lock; \
 	  $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --upgrade --quiet \
-	    --extra dkim --extra otel --extra demo --extra dev --no-header --no-annotate --no-emit-index-url --no-emit-find-links ) > requirements.lock.new
+	    --extra dkim --extra otel --extra demo --extra dev \
+	    --no-header --no-annotate --no-emit-index-url --no-emit-find-links ) > requirements.lock.new
 	mv requirements.lock.new requirements.lock
 
 clean:

@@ -41,9 +41,10 @@ def of(settings: object) -> Bounds:
     return _bounds(*_values(settings))
 
 
-_values = attrgetter(*(each.name for each in fields(Bounds)))
+_NAMES: Final = tuple(each.name for each in fields(Bounds))
+_values = attrgetter(*_NAMES)
 
 
 @lru_cache(maxsize=16)
 def _bounds(*values: int) -> Bounds:
-    return Bounds(**dict(zip((each.name for each in fields(Bounds)), values, strict=True)))
+    return Bounds(**dict(zip(_NAMES, values, strict=True)))

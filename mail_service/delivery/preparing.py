@@ -135,9 +135,10 @@ class Preparing:
                 total.receipts += receipts_for(share.waiting, _LATE)
                 continue
             alone = replace(mail, recipients={address: mail.recipients[address] for address in share.waiting})
-            part = replace(order, canonical=share.canonical, mail=alone, within_s=left_s)
             # each part is a mail for whoever counts them, and the turn was for one
-            answer = self._handover.attempt(replace(part, is_further=True) if number else part)
+            later = order.is_further or bool(number)
+            part = replace(order, canonical=share.canonical, mail=alone, within_s=left_s, is_further=later)
+            answer = self._handover.attempt(part)
             if isinstance(answer, Held | Turn):
                 held.append((share, answer))
                 continue
