@@ -10,6 +10,7 @@ import sys  # noqa: E402 - after the patching, as in the service
 import tempfile  # noqa: E402
 import time  # noqa: E402
 from dataclasses import replace  # noqa: E402
+from functools import partial  # noqa: E402
 
 from mail_service import clock  # noqa: E402
 from mail_service.ledger import Ledger  # noqa: E402
@@ -37,7 +38,7 @@ def deliver(ledger: Ledger, number: int) -> None:
         at=moment, mailer="default", diagnosis="accepted", text="250 taken", milliseconds=1, recipients=sent
     )
     ledger.record(
-        Change(mail=replace(mail, status=Status.SENT, attempts=1, generation=1, recipients=sent), attempt=attempt)
+        Change(mail=replace(mail, status=Status.SENT, attempts=1, generation=1, recipients=sent), attempts=[attempt])
     )
 
 
@@ -49,9 +50,9 @@ def main() -> None:
         ledger.database.check()
         pool = eventlet.GreenPool(workers)
         began = time.monotonic()
-        for number in range(mails):
-            pool.spawn_n(deliver, ledger, number)
-        pool.waitall()
+        # with its result, so that what fails ends this
+        for _ in pool.imap(partial(deliver, ledger), range(mails)):
+            pass
         print(mails / (time.monotonic() - began))
         ledger.database.close()
 
