@@ -14,17 +14,18 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 from benchmarks.contenders import CONTENDERS, Contender
 from benchmarks.contenders.place import Place
+from benchmarks.figures import LIMIT_S, quantile
+from benchmarks.sink import Sink
 from mail_service.local.process import Child
 
 ROOT = Path(__file__).parents[1]
-LIMIT_S = 240
 #: attempts of each mail of a storm, and seconds between two of them
 ATTEMPTS = 3
 APART_S = 2.0
@@ -70,46 +71,6 @@ class Storm:
     healthy_p95: float
 
 
-class Sink:
-    """The SMTP server, in a process of its own."""
-
-    def __enter__(self) -> Self:
-        program = [sys.executable, "-m", "benchmarks.sink"]
-        self._process = subprocess.Popen(program, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self.port = int(self._line())
-        return self
-
-    def __exit__(self, *_exc: object) -> None:
-        self._process.terminate()
-        self._process.wait(10)
-
-    def ask(self, words: str = "count") -> dict[str, Any]:
-        """How many mails came, and when; ``reset`` begins anew. See ``benchmarks.sink``."""
-        assert self._process.stdin
-        self._process.stdin.write(f"{words}\n")
-        self._process.stdin.flush()
-        answer: dict[str, Any] = json.loads(self._line())
-        return answer
-
-    def await_count(self, count: int) -> float:
-        """Seconds from the first mail to the last, when all have come."""
-        answer = self.until("count", count)
-        return float(answer["last"] - answer["first"])
-
-    def until(self, name: str, least: float) -> dict[str, Any]:
-        """The first answer with so much of *name*."""
-        end = time.monotonic() + LIMIT_S
-        while (answer := self.ask())[name] < least:
-            if time.monotonic() > end:
-                raise TimeoutError(f"{name}: {answer[name]} of {least} within {LIMIT_S} s")
-            time.sleep(0.02)
-        return answer
-
-    def _line(self) -> str:
-        assert self._process.stdout
-        return self._process.stdout.readline()
-
-
 def there(names: list[str]) -> list[Contender]:
     """Those of *names*, or all, whose package is installed."""
     return [each for each in CONTENDERS if each.is_there and (not names or each.name in names)]
@@ -118,19 +79,13 @@ def there(names: list[str]) -> list[Contender]:
 def hand_in(contender: Contender, amqp_uri: str, sink: Sink, *, count: int = 1000) -> HandIn:
     """One by one, then all at once."""
     with _placed(contender, amqp_uri, sink, 1) as (place, _):
-        seconds = sorted(json.loads(_client(place, "timed", str(count))))
-        _client(place, "fill", "warm", "1")
-        began = time.monotonic()
-        _client(place, "fill", "m", "1")
-        start_s = time.monotonic() - began
-        began = time.monotonic()
-        _client(place, "fill", "m", str(5 * count))
-        at_once = 5 * count / max(1e-6, time.monotonic() - began - start_s)
+        seconds = json.loads(_client(place, "timed", str(count)))
+        at_once_s = float(_client(place, "fill", "m", str(5 * count)))
     return HandIn(
         contender=contender.name,
-        median=seconds[len(seconds) // 2],
-        p99=seconds[len(seconds) * 99 // 100],
-        at_once=at_once,
+        median=quantile(seconds, 0.5),
+        p99=quantile(seconds, 0.99),
+        at_once=5 * count / at_once_s,
     )
 
 
@@ -157,7 +112,8 @@ def storm(contender: Contender, amqp_uri: str, sink: Sink, *, mails: int, draine
         sink.ask(f"reset {ATTEMPTS - 1}")
         with _client_that_stays(place) as hand_one_in, _Workers(place, commands) as workers:
             sink.until("begun", 1e-9)
-            start_s, began = workers.cpu_s(), {}
+            start_s = workers.cpu_s()
+            began: dict[str, float] = {}
             end = time.monotonic() + LIMIT_S
             while sink.ask()["count"] < mails + len(began) or not began:
                 if time.monotonic() > end:
@@ -169,7 +125,7 @@ def storm(contender: Contender, amqp_uri: str, sink: Sink, *, mails: int, draine
             # twice is once too often: a moment for those who would come again
             time.sleep(1.0)
             cpu_s, found = workers.cpu_s() - start_s, sink.ask("details")
-    took = sorted(found["healthy"][name] - moment for name, moment in began.items() if name in found["healthy"])
+    took = [found["healthy"][name] - moment for name, moment in began.items() if name in found["healthy"]]
     return Storm(
         contender=contender.name,
         mails=mails,
@@ -178,8 +134,8 @@ def storm(contender: Contender, amqp_uri: str, sink: Sink, *, mails: int, draine
         cpu=cpu_s / (ATTEMPTS * mails) * 1000,
         lost=mails - found["taken"],
         doubled=found["doubled"],
-        healthy_median=took[len(took) // 2],
-        healthy_p95=took[len(took) * 95 // 100],
+        healthy_median=quantile(took, 0.5),
+        healthy_p95=quantile(took, 0.95),
     )
 
 
@@ -213,26 +169,27 @@ def _client(place: Place, *arguments: str) -> str:
 
 
 @contextlib.contextmanager
-def _client_that_stays(place: Place) -> Iterator[Any]:
+def _client_that_stays(place: Place) -> Iterator[Callable[[str], float]]:
     """Give a function that hands one mail in and answers when it began."""
     command = [sys.executable, "-m", "benchmarks.contenders", "each"]
     environment = place.environment()
     with subprocess.Popen(
         command, cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
-        assert process.stdin
-        assert process.stdout
-        process.stdout.readline()
+        to, back = process.stdin, process.stdout
+        assert to
+        assert back
+        back.readline()
 
         def one(name: str) -> float:
-            process.stdin.write(f"{name}\n")
-            process.stdin.flush()
-            return float(process.stdout.readline())
+            to.write(f"{name}\n")
+            to.flush()
+            return float(back.readline())
 
         try:
             yield one
         finally:
-            process.stdin.close()
+            to.close()
 
 
 class _Workers:

@@ -52,7 +52,7 @@ def main() -> int:
     if asked.contender:
         print(json.dumps(_contend(asked.contender, asked.port, asked.mails)))
         return 0
-    from benchmarks.compare import Sink  # noqa: PLC0415 - a contender patches the process before it imports anything
+    from benchmarks.sink import Sink  # noqa: PLC0415 - a contender patches the process before it imports anything
 
     with Sink() as sink:
         _table("near", NEAR, sink.port, asked.mails)
@@ -129,9 +129,13 @@ def _by_mailer(kind: str, port: int, mails: int) -> Callable[[int], None]:
     from mail_service.settings import MailerSettings  # noqa: PLC0415
 
     configure_django()
-    on_unknown = "give_up" if kind == "careful" else "retry"
-    options = {"host": "127.0.0.1", "port": port}
-    mailer = SmtpMailer(MailerSettings(name="bench", backend=SMTP_BACKEND, options=options, on_unknown=on_unknown))
+    settings = MailerSettings(
+        name="bench",
+        backend=SMTP_BACKEND,
+        options={"host": "127.0.0.1", "port": port},
+        on_unknown="give_up" if kind == "careful" else "retry",
+    )
+    mailer = SmtpMailer(settings)
     canonicals = [message.validate(a_message(number)) for number in range(mails)]
 
     def send(number: int) -> None:

@@ -6,22 +6,19 @@ patience and one that hangs.
 from __future__ import annotations
 
 import contextlib
-import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from kombu import Connection
 
+from benchmarks.figures import until
+from benchmarks.servers import service
 from mail_service import topology
 from mail_service.client import MailClient
 from mail_service.local.http_server import HttpServer, Request, Rule
-from mail_service.local.process import Child, environment
 
-ROOT = Path(__file__).parents[1]
-LIMIT_S = 120
 #: mails of each provider before the latency is measured, and mails that it is measured with
 BEFORE, SINGLE = 50, 200
 EVERY_S = 0.05
@@ -44,21 +41,21 @@ def seconds_of_the_fine_one(amqp_uri: str, folder: Path, mails: int, *, alone: b
             topology.declare_lane(connection, "normal")
         with MailClient(amqp_uri, timeout=60) as client:
             client.submit_many([_mail(number, name) for number in range(mails) for name in names])
-        with _service(amqp_uri, folder, servers):
+        with service(amqp_uri, folder, _mailers(servers)):
             requests = _await(servers["fine"], mails)
             return requests[-1].time - requests[0].time
 
 
 def latency_of_the_fine_one(amqp_uri: str, folder: Path, *, alone: bool) -> list[float]:
     """
-    Seconds from before each of its mails is handed in, one at a time, to its request; the shortest first.
+    Seconds from before each of its mails is handed in, one at a time, to its request.
 
     Meanwhile the others are handed as many mails, to be held or refused.
     """
     with contextlib.ExitStack() as stack:
         servers = {name: stack.enter_context(HttpServer(*PROVIDERS[name])) for name in PROVIDERS}
         client = stack.enter_context(MailClient(amqp_uri, timeout=60))
-        stack.enter_context(_service(amqp_uri, folder, servers))
+        stack.enter_context(service(amqp_uri, folder, _mailers(servers)))
         others = [] if alone else [name for name in PROVIDERS if name != "fine"]
         client.submit_many([_mail(number, name) for number in range(BEFORE) for name in ["fine", *others]])
         _await(servers["fine"], BEFORE)
@@ -69,28 +66,11 @@ def latency_of_the_fine_one(amqp_uri: str, folder: Path, *, alone: bool) -> list
             client.submit_many([_mail(number, name) for name in ["fine", *others]])
             time.sleep(max(0.0, next_s - time.monotonic()))
         came = {request.json["to"][0]: request.time for request in _await(servers["fine"], BEFORE + SINGLE)}
-        return sorted(came[who] - moment for who, moment in began.items())
+        return [came[who] - moment for who, moment in began.items()]
 
 
-@contextlib.contextmanager
-def _service(amqp_uri: str, folder: Path, servers: dict[str, HttpServer]) -> Iterator[None]:
-    path = folder / "providers.yaml"
-    path.write_text(yaml.safe_dump(_config(amqp_uri, folder, servers)))
-    argv = [sys.executable, "-m", "mail_service.cli", "run", "--config", str(path), "--processes", "2"]
-    service = Child(argv, env=environment(PYTHONPATH=str(ROOT)), output=folder / "providers.log")
-    try:
-        yield
-    finally:
-        service.stop(grace_s=35)
-
-
-def _await(server: HttpServer, mails: int) -> list[Request]:
-    end = time.monotonic() + LIMIT_S
-    while len(requests := server.requests()) < mails:
-        if time.monotonic() > end:
-            raise TimeoutError(f"{len(requests)} of {mails} mails came within {LIMIT_S} s")
-        time.sleep(0.05)
-    return list(requests)
+def _await(server: HttpServer, mails: int) -> Sequence[Request]:
+    return until(server.requests, lambda requests: len(requests) >= mails, f"{mails} mails")
 
 
 def _mail(number: int, mailer: str) -> dict[str, Any]:
@@ -103,7 +83,7 @@ def _mail(number: int, mailer: str) -> dict[str, Any]:
     }
 
 
-def _config(amqp_uri: str, folder: Path, servers: dict[str, HttpServer]) -> dict[str, Any]:
+def _mailers(servers: dict[str, HttpServer]) -> dict[str, Any]:
     mailers = {
         name: {
             "BACKEND": "anymail.backends.resend.EmailBackend",
@@ -111,11 +91,4 @@ def _config(amqp_uri: str, folder: Path, servers: dict[str, HttpServer]) -> dict
         }
         for name, server in servers.items()
     }
-    return {
-        "AMQP_URI": amqp_uri,
-        "LOGGING": {"version": 1, "disable_existing_loggers": False, "root": {"level": "CRITICAL"}},
-        "mail": {
-            "database": f"sqlite:///{folder / 'providers.db'}",
-            "mailers": mailers | {"default": mailers["fine"]},
-        },
-    }
+    return mailers | {"default": mailers["fine"]}

@@ -11,28 +11,27 @@ Figures of one machine at one moment; only what was measured side by side in one
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import smtplib
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from benchmarks.compare import Drain, Sink, Storm, drain, hand_in, storm, there
+from benchmarks.compare import Drain, Storm, drain, hand_in, storm, there
 from benchmarks.contenders import CONTENDERS
+from benchmarks.figures import LIMIT_S, quantile
 from benchmarks.messages import a_message, as_bytes
 from benchmarks.providers import EVERY_S, latency_of_the_fine_one, seconds_of_the_fine_one
+from benchmarks.servers import broker
+from benchmarks.sink import Sink
 from benchmarks.tenants import latencies
-from mail_service.local.node import temporary_node
-from mail_service.local.rabbitmq import installed_or_install
 from mail_service.mailers.django_backend import configure_django
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "var" / "benchmarks.json"
-LIMIT_S = 180
 
 
 def main() -> int:
@@ -98,18 +97,18 @@ def _ledger_rate(mails: int, *, workers: int) -> float:
 
 def bench_drain(names: list[str], mails: int, processes: int, repeats: int) -> list[Row]:
     """From the queue to the SMTP server, counted from the first mail to the last; ours beside everybody else."""
-    with Sink() as sink, tempfile.TemporaryDirectory() as folder, _node(Path(folder)) as amqp_uri:
+    with Sink() as sink, tempfile.TemporaryDirectory() as folder, broker(Path(folder)) as node:
         loop = _loop_rate(sink, mails, prebuilt=True)
         built = _loop_rate(sink, mails, prebuilt=False)
         all_found: dict[str, list[Drain]] = {}
         for number in range(repeats):
             # there and back: what drifts meanwhile is nobody's advantage
             for each in there(names)[:: 1 if number % 2 == 0 else -1]:
-                found = drain(each, amqp_uri, sink, mails=mails, processes=processes)
+                found = drain(each, node.amqp_uri, sink, mails=mails, processes=processes)
                 all_found.setdefault(each.name, []).append(found)
         drains = {name: sorted(found, key=lambda one: one.rate)[len(found) // 2] for name, found in all_found.items()}
         storms = [
-            storm(each, amqp_uri, sink, mails=mails * 2 // 3, drained=drains[each.name], processes=processes)
+            storm(each, node.amqp_uri, sink, mails=mails * 2 // 3, drained=drains[each.name], processes=processes)
             for each in there(names)
             if each.retries
         ]
@@ -142,8 +141,8 @@ def _as_row(found: Storm, words: str) -> Row:
 
 def bench_hand_in(names: list[str]) -> list[Row]:
     """How long a program waits that hands mail in."""
-    with Sink() as sink, tempfile.TemporaryDirectory() as folder, _node(Path(folder)) as amqp_uri:
-        found = [(each.words, hand_in(each, amqp_uri, sink)) for each in there(names)]
+    with Sink() as sink, tempfile.TemporaryDirectory() as folder, broker(Path(folder)) as node:
+        found = [(each.words, hand_in(each, node.amqp_uri, sink)) for each in there(names)]
     return [
         Row(
             what=f"hand in: {words}",
@@ -159,8 +158,8 @@ def bench_providers(mails: int) -> list[Row]:
     """How fast one provider's mail goes while three others fail."""
     rates = []
     for alone in (True, False):
-        with tempfile.TemporaryDirectory() as folder, _node(Path(folder)) as amqp_uri:
-            rates.append(mails / seconds_of_the_fine_one(amqp_uri, Path(folder), mails, alone=alone))
+        with tempfile.TemporaryDirectory() as folder, broker(Path(folder)) as node:
+            rates.append(mails / seconds_of_the_fine_one(node.amqp_uri, Path(folder), mails, alone=alone))
     return [
         Row(what=f"one provider, {mails} mails, 2 processes", rate=rates[0], unit="mails"),
         Row(
@@ -176,9 +175,9 @@ def bench_providers(mails: int) -> list[Row]:
 def _latencies() -> list[Row]:
     rows = []
     for alone in (True, False):
-        with tempfile.TemporaryDirectory() as folder, _node(Path(folder)) as amqp_uri:
-            took = latency_of_the_fine_one(amqp_uri, Path(folder), alone=alone)
-        note = f"latency: median {took[len(took) // 2] * 1000:.0f} ms, 95 % {took[len(took) * 95 // 100] * 1000:.0f} ms"
+        with tempfile.TemporaryDirectory() as folder, broker(Path(folder)) as node:
+            took = latency_of_the_fine_one(node.amqp_uri, Path(folder), alone=alone)
+        note = f"latency: median {quantile(took, 0.5) * 1000:.0f} ms, 95 % {quantile(took, 0.95) * 1000:.0f} ms"
         what = "one mail at a time of the fine one, " + ("alone" if alone else "beside the others")
         rows.append(Row(what=what, rate=1 / EVERY_S, unit="mails", note=note))
     return rows
@@ -188,8 +187,8 @@ def bench_tenants(burst: int) -> list[Row]:
     """How long a tenant's mail takes beside another's burst, with and without turns."""
     rows = []
     for with_tenants in (False, True):
-        with tempfile.TemporaryDirectory() as folder, _node(Path(folder)) as amqp_uri:
-            idle, beside = latencies(amqp_uri, Path(folder), burst, 10.0, with_tenants=with_tenants)
+        with tempfile.TemporaryDirectory() as folder, broker(Path(folder)) as node:
+            idle, beside = latencies(node.amqp_uri, Path(folder), burst, 10.0, with_tenants=with_tenants)
         how = "tenants take turns" if with_tenants else "no tenants, in the order of arrival"
         note = (
             f"B's latency: median {beside.median:.2f} s, longest {beside.longest:.2f} s; "
@@ -210,15 +209,6 @@ def _loop_rate(sink: Sink, mails: int, *, prebuilt: bool) -> float:
         for number in range(mails):
             connection.sendmail("sender@example.org", [f"m{number}@example.org"], content(number))
     return mails / sink.await_count(mails)
-
-
-@contextlib.contextmanager
-def _node(folder: Path) -> Iterator[str]:
-    programs = installed_or_install()
-    if programs is None:
-        raise SystemExit("no RabbitMQ: install the package rabbitmq-server")
-    with temporary_node(folder, programs) as node:
-        yield node.amqp_uri
 
 
 if __name__ == "__main__":

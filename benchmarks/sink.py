@@ -9,11 +9,17 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import subprocess
 import sys
 import time
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, Self
+
+from benchmarks.figures import until
+
+ROOT = Path(__file__).parents[1]
 
 _OFFER = b"250-sink\r\n250-PIPELINING\r\n250-CHUNKING\r\n250-8BITMIME\r\n250 SMTPUTF8\r\n"
 _RECIPIENT = re.compile(rb"<([^@>]*)")
@@ -130,6 +136,41 @@ class _Sink(asyncio.Protocol):
             if verb == b"RCPT" and (found := _RECIPIENT.search(line)):
                 self._recipient = found[1].decode()
             self._transport.write(b"250 2.0.0 ok\r\n")
+
+
+class Sink:
+    """The SMTP server, in a process of its own."""
+
+    def __enter__(self) -> Self:
+        program = [sys.executable, "-m", "benchmarks.sink"]
+        self._process = subprocess.Popen(program, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.port = int(self._line())
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self._process.terminate()
+        self._process.wait(10)
+
+    def ask(self, words: str = "count") -> dict[str, Any]:
+        """How many mails came, and when; ``reset`` begins anew. See `_main`."""
+        assert self._process.stdin
+        self._process.stdin.write(f"{words}\n")
+        self._process.stdin.flush()
+        answer: dict[str, Any] = json.loads(self._line())
+        return answer
+
+    def await_count(self, count: int) -> float:
+        """Seconds from the first mail to the last, when all have come."""
+        answer = self.until("count", count)
+        return float(answer["last"] - answer["first"])
+
+    def until(self, name: str, least: float) -> dict[str, Any]:
+        """The first answer with so much of *name*."""
+        return until(self.ask, lambda answer: bool(answer[name] >= least), f"{least} of {name!r}")
+
+    def _line(self) -> str:
+        assert self._process.stdout
+        return self._process.stdout.readline()
 
 
 async def _main() -> None:

@@ -14,26 +14,21 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import yaml
 from kombu import Connection
 
-from benchmarks.compare import Sink
 from benchmarks.messages import a_message
+from benchmarks.servers import broker, service
+from benchmarks.sink import Sink
 from mail_service import topology
 from mail_service.client import MailClient
 from mail_service.errors import MailServiceError
-from mail_service.local.node import Node, temporary_node
-from mail_service.local.process import Child, environment
-from mail_service.local.rabbitmq import installed_or_install
+from mail_service.local.node import Node
+from mail_service.mailers import SMTP_BACKEND
 
-ROOT = Path(__file__).parents[1]
 REHEARSAL = "mail_service.mailers.rehearsal.EmailBackend"
-SMTP = "django.core.mail.backends.smtp.EmailBackend"
 LIMIT_S = 300
 
 
@@ -42,14 +37,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--mails", type=int, default=20_000)
     mails = parser.parse_args().mails
-    programs = installed_or_install()
-    if programs is None:
-        raise SystemExit("no RabbitMQ: install the package rabbitmq-server")
     print(f"JSON of the message: {len(json.dumps(a_message(1))):,} bytes")
-    with tempfile.TemporaryDirectory() as name, temporary_node(Path(name), programs) as node, Sink() as sink:
+    with tempfile.TemporaryDirectory() as name, broker(Path(name)) as node, Sink() as sink:
         folder = Path(name)
         _queue(node, mails)
-        _deliver(node, folder, mails, {"BACKEND": SMTP, "OPTIONS": {"host": "127.0.0.1", "port": sink.port}}, "sent")
+        _deliver(
+            node, folder, mails, {"BACKEND": SMTP_BACKEND, "OPTIONS": {"host": "127.0.0.1", "port": sink.port}}, "sent"
+        )
         _queue(node, mails // 10, to="refuse@example.org")
         _deliver(node, folder, mails // 10, {"BACKEND": REHEARSAL}, "in the error log")
     return 0
@@ -72,7 +66,8 @@ def _queue(node: Node, mails: int, **changes: Any) -> None:
 
 def _deliver(node: Node, folder: Path, mails: int, mailer: dict[str, Any], how: str) -> None:
     database = folder / f"{mailer['BACKEND']}.db"
-    with _service(node, folder, database, mailer) as client:
+    more = {"processes": 1, "workers": 20, "database": f"sqlite:///{database}"}
+    with service(node.amqp_uri, folder, {"default": mailer}, **more), MailClient(node.amqp_uri, timeout=10) as client:
         end = time.monotonic() + LIMIT_S
         while _waiting(client) and time.monotonic() < end:
             time.sleep(0.5)
@@ -85,28 +80,6 @@ def _waiting(client: MailClient) -> int:
         return client._waiting()  # noqa: SLF001 - mails that no worker has taken
     except MailServiceError:
         return 1
-
-
-@contextmanager
-def _service(node: Node, folder: Path, database: Path, mailer: dict[str, Any]) -> Iterator[MailClient]:
-    config = {
-        "AMQP_URI": node.amqp_uri,
-        "max_workers": 20,
-        "LOGGING": {"version": 1, "disable_existing_loggers": False, "root": {"level": "CRITICAL"}},
-        "mail": {
-            "database": f"sqlite:///{database}",
-            "mailers": {"default": mailer},
-        },
-    }
-    path = folder / "weight.yaml"
-    path.write_text(yaml.safe_dump(config))
-    argv = [sys.executable, "-m", "mail_service.cli", "run", "--config", str(path)]
-    service = Child(argv, env=environment(PYTHONPATH=str(ROOT)), output=folder / "service.log")
-    try:
-        with MailClient(node.amqp_uri, timeout=10) as client:
-            yield client
-    finally:
-        service.stop(grace_s=35)
 
 
 def _bytes_in(folder: Path) -> int:

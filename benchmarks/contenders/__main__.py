@@ -2,7 +2,7 @@
 A contender's client, in a process of its own: it has the place in its environment.
 
     python -m benchmarks.contenders prepare
-    python -m benchmarks.contenders fill PREFIX COUNT     hand so many mails in
+    python -m benchmarks.contenders fill PREFIX COUNT     hand so many mails in; prints the seconds
     python -m benchmarks.contenders timed COUNT           one by one; prints the seconds of each as JSON
     python -m benchmarks.contenders each                  for each line of standard input, a name; prints when it began
 """
@@ -36,7 +36,10 @@ def main(what: str, *arguments: str) -> None:
     client = contender.Client(place)
     if what == "fill":
         prefix, count = arguments
-        client.many([a_message(f"{prefix}{number}") for number in range(int(count))])
+        messages = [a_message(f"{prefix}{number}") for number in range(int(count))]
+        began = time.monotonic()
+        client.many(messages)
+        print(time.monotonic() - began)
     elif what == "timed":
         print(json.dumps(_timed(client, int(*arguments))))
     elif what == "each":

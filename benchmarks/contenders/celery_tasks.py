@@ -11,7 +11,7 @@ from celery import Celery
 
 from benchmarks.messages import as_email
 
-from .place import Place
+from .place import OneByOne, Place
 
 _PLACE = Place.here()
 
@@ -40,17 +40,11 @@ def prepare(_place: Place) -> None:
         app.amqp.queues["bench-celery"](connection.channel()).declare()
 
 
-class Client:
+class Client(OneByOne):
     """Hands tasks in."""
-
-    def __init__(self, _place: Place) -> None: ...
 
     def one(self, message: dict[str, Any]) -> None:
         send.delay(message)
-
-    def many(self, messages: list[dict[str, Any]]) -> None:
-        for message in messages:
-            self.one(message)
 
 
 def workers(place: Place) -> list[list[str]]:

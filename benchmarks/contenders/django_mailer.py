@@ -9,7 +9,7 @@ from django.core.management import call_command
 
 from benchmarks.messages import as_email
 
-from .place import Place
+from .place import OneByOne, Place
 
 
 def prepare(_place: Place) -> None:
@@ -17,17 +17,11 @@ def prepare(_place: Place) -> None:
     call_command("migrate", verbosity=0)
 
 
-class Client:
+class Client(OneByOne):
     """Writes rows, by Django's own functions."""
-
-    def __init__(self, _place: Place) -> None: ...
 
     def one(self, message: dict[str, Any]) -> None:
         as_email(message).send()
-
-    def many(self, messages: list[dict[str, Any]]) -> None:
-        for message in messages:
-            self.one(message)
 
 
 def workers(_place: Place) -> list[list[str]]:

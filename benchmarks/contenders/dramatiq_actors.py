@@ -12,7 +12,7 @@ from dramatiq.brokers.rabbitmq import RabbitmqBroker
 
 from benchmarks.messages import as_email
 
-from .place import Place
+from .place import OneByOne, Place
 
 QUEUE = "bench-dramatiq"
 django.setup()
@@ -35,17 +35,11 @@ def prepare(_place: Place) -> None:
     send.broker.declare_queue(QUEUE, ensure=True)
 
 
-class Client:
+class Client(OneByOne):
     """Hands messages in."""
-
-    def __init__(self, _place: Place) -> None: ...
 
     def one(self, message: dict[str, Any]) -> None:
         send.send(message)
-
-    def many(self, messages: list[dict[str, Any]]) -> None:
-        for message in messages:
-            self.one(message)
 
 
 def workers(place: Place) -> list[list[str]]:

@@ -2,37 +2,22 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
-import yaml
 from kombu import Connection
 
+from benchmarks.servers import command
 from mail_service import topology
 from mail_service.client import MailClient
+from mail_service.mailers import SMTP_BACKEND
 
 from .place import Place
 
-SMTP = "django.core.mail.backends.smtp.EmailBackend"
-
 
 def prepare(place: Place) -> None:
-    """Leave an empty queue, and the configuration."""
+    """Leave an empty queue."""
     with Connection(place.amqp_uri) as connection:
         topology.declare_lane(connection, "normal")
-    options = {"host": "127.0.0.1", "port": place.smtp_port}
-    config = {
-        "AMQP_URI": place.amqp_uri,
-        "max_workers": 50,
-        "LOGGING": {"version": 1, "disable_existing_loggers": False, "root": {"level": "WARNING"}},
-        "mail": {
-            "database": f"sqlite:///{place.folder / 'ours.db'}",
-            "mailers": {"default": {"BACKEND": SMTP, "OPTIONS": options}},
-            "schedules": {"storm": {"schedule": [2000], "limit": 20}},
-            "backoff": {"submit": "storm"},
-        },
-    }
-    (place.folder / "ours.yaml").write_text(yaml.safe_dump(config))
 
 
 class Client:
@@ -52,5 +37,16 @@ class Client:
 
 def workers(place: Place) -> list[list[str]]:
     """Give the commands that deliver."""
-    config = str(place.folder / "ours.yaml")
-    return [[sys.executable, "-m", "mail_service.cli", "run", "--config", config, "--processes", str(place.processes)]]
+    default = {"BACKEND": SMTP_BACKEND, "OPTIONS": {"host": "127.0.0.1", "port": place.smtp_port}}
+    schedules = {"storm": {"schedule": [2000], "limit": 20}}
+    return [
+        command(
+            place.amqp_uri,
+            place.folder,
+            {"default": default},
+            processes=place.processes,
+            workers=50,
+            schedules=schedules,
+            backoff={"submit": "storm"},
+        )
+    ]

@@ -1,11 +1,11 @@
-"""Where a contender finds everything; it travels to its processes in their environment."""
+"""Where a contender finds everything, which travels to its processes in their environment; and what a client does."""
 
 from __future__ import annotations
 
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from mail_service.local.process import environment
 
@@ -47,3 +47,18 @@ class Place:
             folder=Path(given["BENCH_FOLDER"]),
             processes=int(given["BENCH_PROCESSES"]),
         )
+
+
+class OneByOne:
+    """A client that can do no better than to hand mail in one after the other."""
+
+    def __init__(self, place: Place) -> None: ...
+
+    def one(self, message: dict[str, Any]) -> None:
+        """Return when it is accepted."""
+        raise NotImplementedError
+
+    def many(self, messages: list[dict[str, Any]]) -> None:
+        """Return when all are accepted."""
+        for message in messages:
+            self.one(message)

@@ -19,7 +19,7 @@ from nameko_amqp_retry.events import event_handler
 
 from benchmarks.messages import as_email
 
-from .place import Place
+from .place import OneByOne, Place
 
 SOURCE, EVENT = "bench", "send"
 _idle: list[Any] = []
@@ -66,7 +66,7 @@ def prepare(place: Place) -> None:
     (place.folder / "stock.yaml").write_text(yaml.safe_dump(config))
 
 
-class Client:
+class Client(OneByOne):
     """Dispatches events, with confirms."""
 
     def __init__(self, place: Place) -> None:
@@ -74,10 +74,6 @@ class Client:
 
     def one(self, message: dict[str, Any]) -> None:
         self._dispatch(SOURCE, EVENT, message)
-
-    def many(self, messages: list[dict[str, Any]]) -> None:
-        for message in messages:
-            self.one(message)
 
 
 def workers(place: Place) -> list[list[str]]:

@@ -1,0 +1,53 @@
+"""What the benchmarks start: a broker with a folder of its own, and the service."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mail_service.local.node import Node, temporary_node
+from mail_service.local.process import Child, environment
+from mail_service.local.rabbitmq import installed_or_install
+
+ROOT = Path(__file__).parents[1]
+
+
+@contextlib.contextmanager
+def broker(folder: Path) -> Iterator[Node]:
+    """Run a RabbitMQ node below *folder*."""
+    programs = installed_or_install()
+    if programs is None:
+        raise SystemExit("no RabbitMQ: install the package rabbitmq-server")
+    with temporary_node(folder, programs) as node:
+        yield node
+
+
+def command(
+    amqp_uri: str, folder: Path, mailers: Mapping[str, Any], *, processes: int = 2, workers: int = 10, **mail: Any
+) -> list[str]:
+    """Write a configuration into *folder*, with *mail* in its section; give the command that runs the service by it."""
+    config = {
+        "AMQP_URI": amqp_uri,
+        "max_workers": workers,
+        "LOGGING": {"version": 1, "disable_existing_loggers": False, "root": {"level": "CRITICAL"}},
+        "mail": {"database": f"sqlite:///{folder / 'mail.db'}", "mailers": dict(mailers), **mail},
+    }
+    path = folder / "config.yaml"
+    path.write_text(yaml.safe_dump(config))
+    return [sys.executable, "-m", "mail_service.cli", "run", "--config", str(path), "--processes", str(processes)]
+
+
+@contextlib.contextmanager
+def service(amqp_uri: str, folder: Path, mailers: Mapping[str, Any], **more: Any) -> Iterator[None]:
+    """Run the service; see `command`."""
+    argv = command(amqp_uri, folder, mailers, **more)
+    child = Child(argv, env=environment(PYTHONPATH=str(ROOT)), output=folder / "service.log")
+    try:
+        yield
+    finally:
+        child.stop(grace_s=35)
