@@ -117,9 +117,11 @@ class EmailBackend(BaseEmailBackend):
         statuses.note(email, None)
         letter = _Letter(email=email, id=str(uuid.uuid4()))
         try:
-            given = {"id": letter.id, **self._options(email)}
-            letter.id = given["id"]
-            options = Options.parse(given)
+            if given := self._options(email):
+                letter.id = given.setdefault("id", letter.id)
+                options = Options.parse(given)
+            else:
+                options = Options(id=letter.id)
             checked = checked_dump(
                 email,
                 default_from=UNKNOWN_SENDER,

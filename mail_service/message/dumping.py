@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from email.charset import Charset
 from email.message import Message
-from typing import Any
+from typing import Any, ClassVar
 
 import django
 from django.conf import settings
@@ -22,7 +22,7 @@ from mail_service.bounds import DEFAULT, Bounds
 from mail_service.errors import InvalidMessage
 from mail_service.message import kinds, mime
 from mail_service.message.checks import SURROGATE, Checked, canonical_form, checked_in_canonical_form
-from mail_service.message.overrides import builds_otherwise, defined_by
+from mail_service.message.overrides import builds_otherwise, knows_other_recipients
 from mail_service.message.words import key
 
 
@@ -81,7 +81,7 @@ class _Dump:
 
     def _check_recipients(self) -> None:
         """Refuse a message whose own ``recipients()`` knows others than to, cc and bcc."""
-        if defined_by(type(self.email), "recipients") and "recipients" not in vars(self.email):
+        if not knows_other_recipients(self.email):
             return
         fields = (address for name in ("to", "cc", "bcc") for address in getattr(self.email, name))
         if list(map(str, self.email.recipients())) != [str(address) for address in fields if address]:
@@ -230,30 +230,17 @@ class _Dump:
             ) from error
 
     def _add_anymail(self, made: dict[str, Any]) -> None:
-        for name, convert in self._converters().items():
+        for name, convert in self._CONVERTERS.items():
             value = getattr(self.email, name, _MISSING)
             if value is _MISSING or _is_unset(value):
                 continue
             if value is None:
                 self.types[f"/{name}"] = "none"
             else:
-                made[name] = convert(value, name)
+                made[name] = convert(self, value, name)
 
-    def _converters(self) -> dict[str, Callable[[Any, str], Any]]:
-        return {
-            "envelope_sender": _text,
-            "metadata": self._object,
-            "merge_metadata": self._object,
-            "tags": self._tags,
-            "track_opens": self._flag,
-            "track_clicks": self._flag,
-            "send_at": self._send_at,
-            "template_id": self._template_id,
-            "merge_data": self._object,
-            "merge_global_data": self._object,
-            "merge_headers": self._headers_by_recipient,
-            "esp_extra": self._object,
-        }
+    def _envelope_sender(self, value: Any, name: str) -> str:
+        return _text(value, name)
 
     def _object(self, value: Any, name: str) -> dict[str, Any]:
         if not isinstance(value, Mapping):
@@ -290,6 +277,22 @@ class _Dump:
         if isinstance(value, int) and not isinstance(value, bool):
             return int(value)
         return self._plain(value, name, name)
+
+    #: Anymail's attributes
+    _CONVERTERS: ClassVar[dict[str, Callable[[_Dump, Any, str], Any]]] = {
+        "envelope_sender": _envelope_sender,
+        "metadata": _object,
+        "merge_metadata": _object,
+        "tags": _tags,
+        "track_opens": _flag,
+        "track_clicks": _flag,
+        "send_at": _send_at,
+        "template_id": _template_id,
+        "merge_data": _object,
+        "merge_global_data": _object,
+        "merge_headers": _headers_by_recipient,
+        "esp_extra": _object,
+    }
 
 
 _MISSING = object()

@@ -33,10 +33,9 @@ _MOST_ADDRESS_COST = 200_000_000
 
 def _address(value: object, place: str, check: Check) -> str:
     text = line(value, place, check)
-    if check.strict:
+    if check.strict and not is_plain(text):
         try:
-            if not is_plain(text):
-                _spend(len(text), check)
+            _spend(len(text), check)
             addr_spec(text)
         except BadAddress as error:
             raise InvalidMessage(place, str(error)) from error

@@ -74,12 +74,10 @@ class Options:
 
     def to_json(self) -> dict[str, str]:
         """Return only what was given, JSON-ready; ``Options.parse`` takes it back."""
-        values = ((name, getattr(self, name)) for name in _NAMES)
-        return {
-            name: value.isoformat() if isinstance(value, datetime) else value
-            for name, value in values
-            if value is not None
-        }
+        given = {name: value for name in _NAMES if (value := getattr(self, name)) is not None}
+        if self.expires_at is not None:
+            given["expires_at"] = self.expires_at.isoformat()
+        return given
 
 
 _NAMES = tuple(field.name for field in fields(Options))
