@@ -21,6 +21,8 @@ class Contender:
     needs: str
     #: it tries again by itself what an SMTP server refuses for now
     retries: bool = True
+    #: False: another way to hand mail in to workers that are compared already
+    drains: bool = True
 
     @property
     def is_there(self) -> bool:
@@ -30,6 +32,14 @@ class Contender:
 
 CONTENDERS = (
     Contender(name="ours", words="mail_service", module="ours", needs="mail_service"),
+    Contender(
+        name="ours_django",
+        words="mail_service by Django's send()",
+        module="ours_django",
+        needs="mail_service",
+        retries=False,
+        drains=False,
+    ),
     Contender(name="stock", words="nameko, nameko-amqp-retry, kept connections", module="stock", needs="nameko"),
     Contender(
         name="post_office", words="post_office, tuned, SQLite", module="post_office", needs="post_office", retries=False

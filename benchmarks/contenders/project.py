@@ -25,9 +25,12 @@ SMTP = "django.core.mail.backends.smtp.EmailBackend"
 EMAIL_HOST = "127.0.0.1"
 EMAIL_PORT = _PLACE.smtp_port
 EMAIL_TIMEOUT = 30
-EMAIL_BACKEND = {"post_office": "post_office.EmailBackend", "django_mailer": "mailer.backend.DbBackend"}.get(
-    _PLACE.contender, SMTP
-)
+EMAIL_BACKEND = {
+    "ours_django": "mail_service.django.EmailBackend",
+    "post_office": "post_office.EmailBackend",
+    "django_mailer": "mailer.backend.DbBackend",
+}.get(_PLACE.contender, SMTP)
+MAIL_SERVICE = {"AMQP_URI": _PLACE.amqp_uri}
 
 # as fast as its documentation says it can be made
 POST_OFFICE = {"BACKENDS": {"default": SMTP}, "BATCH_SIZE": 1000, "THREADS_PER_PROCESS": 8, "LOG_LEVEL": 1}
