@@ -11,6 +11,7 @@ broker is away.
 from __future__ import annotations
 
 import logging
+import math
 import ssl
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -40,7 +41,7 @@ LEAST_SETUP_S = 5
 #: seconds until a broker that does not answer a cancel counts as gone
 LONGEST_CANCEL_S = 5
 #: between looks at who is slow, while others wait for a slot, seconds
-LOOK_S = 0.1
+LOOK_S = 0.05
 #: A process has to be gone 30 seconds after SIGTERM; attempts are cut short before this.
 LONGEST_STOP_S = 27
 
@@ -77,7 +78,7 @@ class QueueConsumer(NamekoQueueConsumer):
         #: the broker answered each cancel
         self._is_answered = True
         # what it really has is known when its providers are: in `get_consumers`
-        self._slots: Slots[Message] = Slots(1, 0, self._begin, time.monotonic)
+        self._slots: Slots[Message] = Slots(1, 0, self._begin, time.monotonic, self._slow_s)
         self._is_looking = False
         #: whose message it is, by its identity
         self._handlers: dict[int, Any] = {}
@@ -208,12 +209,20 @@ class QueueConsumer(NamekoQueueConsumer):
         self._slots.begin()
         self._look_again()
 
+    def _slow_s(self) -> float:
+        """Of those who lend slots, the least patient one."""
+        return min((provider.slow_s for provider in self._providers if hasattr(provider, "slow_s")), default=math.inf)
+
     def _begin(self, message: Message) -> None:
         self._handlers[id(message)].handle_delivery(message)
 
     def _on_decode_error(self, provider: Any, message: Message, _exc: Exception) -> None:
         """What cannot be decompressed is the provider's too, with its body as it came; kombu would drop it."""
         self.on_delivery(provider, message)
+
+    def lend_slot(self, message: Message) -> None:
+        """*message* only waits for a confirm now, and another one may be begun meanwhile."""
+        self._slots.done(message)
 
     def ack_message(self, message: Message) -> None:
         self._settle(message, message.ack)

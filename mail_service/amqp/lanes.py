@@ -59,6 +59,11 @@ class LaneConsumer(Consumer):
         """Attempts more that are made while a mailer is slow and another one may not be."""
         return 2 * self.runtime.workers if self.runtime.has_several_mailers else 0
 
+    @property
+    def slow_s(self) -> float:
+        """Seconds after which an attempt lends its slot."""
+        return self.runtime.keeper.slow_s
+
     def declare(self, connection: Connection) -> None:
         """All queues, exchanges and delay levels of this configuration."""
         declare_all(connection, self.runtime)
@@ -116,6 +121,7 @@ class LaneConsumer(Consumer):
         if wait_ms:
             put_off = partial(self.runtime.queue.delay, queue=self.queue.name, delay_ms=wait_ms)
             self._spawn(self._pass_on, message, put_off)
+            self.queue_consumer.lend_slot(message)
         else:
             super().handle_delivery(message)
 

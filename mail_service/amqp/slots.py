@@ -3,7 +3,7 @@ How many messages are worked on at a time, and which wait their turn. Pure: time
 
 A worker that waits for a mail server that hangs does nothing but wait. Where there are other mailers, such workers lend
 their slot: for each one that takes unusually long another message is begun, up to a limit. So a provider that hangs
-keeps no other's mail waiting for longer than `SLOW_S`.
+keeps no other's mail waiting for longer than that.
 """
 
 from __future__ import annotations
@@ -16,8 +16,6 @@ M = TypeVar("M")
 
 #: messages that may wait for a slot before all others
 MOST_FIRST: Final = 4
-#: an attempt that takes longer lends its slot, seconds; a usual one takes a tenth of this
-SLOW_S: Final = 0.5
 
 
 class Slots(Generic[M]):
@@ -26,13 +24,17 @@ class Slots(Generic[M]):
 
     Args:
         begin: Called with each message whose turn has come. Must not wait.
+        slow_s: Answers after how many seconds a message is slow now.
     """
 
-    def __init__(self, size: int, spare: int, begin: Callable[[M], None], now: Callable[[], float]) -> None:
+    def __init__(
+        self, size: int, spare: int, begin: Callable[[M], None], now: Callable[[], float], slow_s: Callable[[], float]
+    ) -> None:
         self._size = size
         self._spare = spare
         self._begin = begin
         self._now = now
+        self._slow_s = slow_s
         #: by identity: the message, which stays alive so that no other gets its identity, and when it was begun
         self._running: dict[int, tuple[M, float]] = {}
         self._waiting: deque[M] = deque()
@@ -100,6 +102,6 @@ class Slots(Generic[M]):
     def _limit(self) -> int:
         if not self._spare or len(self._running) < self._size:
             return self._size
-        now = self._now()
-        slow = sum(now - began > SLOW_S for _, began in self._running.values())
+        now, slow_s = self._now(), self._slow_s()
+        slow = sum(now - began > slow_s for _, began in self._running.values())
         return self._size + min(slow, self._spare)

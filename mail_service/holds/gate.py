@@ -223,9 +223,9 @@ class Bucket:
         self._counted = now
         return self._tokens >= 1
 
-    def take(self) -> None:
-        """One less; there may be none left to take."""
-        self._tokens = max(0.0, self._tokens - 1)
+    def take(self, least: float = 0.0) -> None:
+        """One less; what is taken when there is none is owed, down to *least*."""
+        self._tokens = max(least, self._tokens - 1)
 
 
 class Ramp:

@@ -30,16 +30,19 @@ _log = logging.getLogger(__name__)
 _WEIGHT = (Kind.TRANSIENT, Kind.UNKNOWN, Kind.THROTTLED, Kind.CONFIGURATION)
 #: between looks at what other processes share, where no claim tells of it, seconds
 REFRESH_S = 1.0
-#: mails that become held, in one process: each second, and at once when there were none for a while
-HOLDS_PER_S = 20.0
-HOLDS_AT_ONCE = 50.0
+#: mails that become held, in one process: each second, and at once when there were none for a while. Several may be on
+#: their way when one is allowed to.
+HOLDS_PER_S = 5.0
+HOLDS_AT_ONCE = 10.0
 #: an attempt that takes longer is slow, seconds; a usual one takes a tenth of this
 SLOW_S = 0.5
+#: the same while its mailer has not answered once in this process, and may never do
+UNPROVEN_SLOW_S = 0.1
 #: until mail of a mailer that is slow and has enough to do looks again, seconds
 CROWDED_S = 0.5
 LOOKS_AT_CROWDED_PER_S = 10.0
 #: between counts of what is held, seconds
-COUNT_AGAIN_S = 0.25
+COUNT_AGAIN_S = 0.05
 #: until what the database did not take is offered again, seconds
 SHARE_AGAIN_S = 2.0
 #: A hold is looked at a little more often than promised: a delay may be longer by a seventh (see
@@ -122,6 +125,8 @@ class Keeper:
         self._is_any_held = False
         #: by mailer and lane: who is with it, and since when
         self._with: dict[tuple[str, str], dict[int, float]] = {}
+        #: mailers that have answered
+        self._proven: set[str] = set()
         self._gates: dict[tuple[str, str], Gate] = {}
         self._revision = -1
         #: what was last seen in the store
@@ -142,12 +147,12 @@ class Keeper:
             )
         own = self._gates.get((mailer, sender)) if sender else None
         if own is not None and own.closed is not None and now < own.closed.until:
-            self._holding.take()
+            self._holding.take(-HOLDS_AT_ONCE)
             return self._held(mailer, own, own.look(now), now)
         gate = self._gate(mailer)
         answer = gate.admit(mail_id, sender, now)
         if isinstance(answer, Wait):
-            self._holding.take()
+            self._holding.take(-HOLDS_AT_ONCE)
             return self._held(mailer, gate, answer.seconds, now)
         given = own.admit(mail_id, sender, now) if own is not None else None
         if own is not None and isinstance(given, Wait):
@@ -162,8 +167,16 @@ class Keeper:
         those = self._with.get((mailer, lane))
         if self._crowd is None or not those or len(those) < self._crowd:
             return False
-        now = self._now()
-        return sum(now - since > SLOW_S for since in those.values()) * 2 >= len(those)
+        now, slow_s = self._now(), self._slow_s(mailer)
+        return sum(now - since > slow_s for since in those.values()) * 2 >= len(those)
+
+    @property
+    def slow_s(self) -> float:
+        """Seconds after which an attempt is slow, if it is one of a mailer that may be."""
+        return min((self._slow_s(mailer) for mailer, _ in self._with), default=SLOW_S)
+
+    def _slow_s(self, mailer: str) -> float:
+        return SLOW_S if mailer in self._proven else UNPROVEN_SLOW_S
 
     def _look_at_crowded(self, mailer: str, now: float) -> float:
         """Seconds until a mail of a mailer that is slow looks again: often enough to keep it busy."""
@@ -211,6 +224,8 @@ class Keeper:
         now = self._now()
         gate = self._gate(ticket.mailer)
         diagnoses = [receipt.diagnosis for receipt in receipts]
+        if any(diagnosis.kind == Kind.ACCEPTED or diagnosis.is_answer for diagnosis in diagnoses):
+            self._proven.add(ticket.mailer)
         fault = _fault(diagnoses)
         if fault is not None and fault.concerns == Scope.MAILER:
             self._failed(ticket, gate, fault, now)
@@ -233,7 +248,11 @@ class Keeper:
             self._give_back(own, ticket.of_sender, now)
 
     def _leave(self, ticket: Ticket) -> None:
-        self._with.get((ticket.mailer, ticket.lane), {}).pop(id(ticket), None)
+        key = (ticket.mailer, ticket.lane)
+        those = self._with.get(key, {})
+        those.pop(id(ticket), None)
+        if not those:
+            self._with.pop(key, None)
 
     def reason_to_wait(self, mailer: str) -> Held | None:
         """What is said to those who wait for *mailer*; None when it is not held."""

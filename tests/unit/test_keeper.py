@@ -204,3 +204,31 @@ def test_a_mailer_that_is_slow_gets_no_more_than_its_share_of_the_workers(
         assert isinstance(ticket, Ticket)
         one.keeper.note(ticket, [Receipt(address="to@example.org", diagnosis=ACCEPTED)])
     assert isinstance(one.admit("6"), Ticket)
+
+
+def test_a_mailer_that_has_not_answered_yet_is_slow_sooner(one: Process, clock: Callable[[float], None]) -> None:
+    one.attempt(ACCEPTED, mailer="proven")
+    for mailer in ("proven", "new"):
+        assert isinstance(one.admit("1", mailer=mailer), Ticket)
+        assert isinstance(one.admit("2", mailer=mailer), Ticket)
+
+    clock(keeper.UNPROVEN_SLOW_S + 0.01)
+
+    assert one.keeper.slow_s == keeper.UNPROVEN_SLOW_S
+    assert isinstance(one.admit("3", mailer="proven"), Ticket)
+    assert isinstance(one.admit("3", mailer="new"), Held)
+
+
+def test_what_becomes_held_at_once_beyond_what_is_allowed_is_made_up_for(
+    one: Process, clock: Callable[[float], None]
+) -> None:
+    one.attempt(WRONG_KEY)
+    for number in range(int(2 * keeper.HOLDS_AT_ONCE)):
+        assert isinstance(one.admit(f"held {number}"), Held)
+    assert not one.keeper.may_hold_more
+
+    clock(keeper.HOLDS_AT_ONCE / keeper.HOLDS_PER_S)
+    assert not one.keeper.may_hold_more
+
+    clock(2 / keeper.HOLDS_PER_S)
+    assert one.keeper.may_hold_more

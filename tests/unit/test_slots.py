@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from mail_service.amqp.slots import MOST_FIRST, SLOW_S, Slots
+from mail_service.amqp.slots import MOST_FIRST, Slots
+
+SLOW_S = 0.5
 
 
 class Work:
     def __init__(self, size: int, spare: int = 0) -> None:
         self.begun: list[object] = []
         self.now = 0.0
-        self.slots: Slots[object] = Slots(size, spare, self.begun.append, lambda: self.now)
+        self.slots: Slots[object] = Slots(size, spare, self.begun.append, lambda: self.now, lambda: SLOW_S)
 
     def add(self, count: int) -> list[object]:
         messages = [object() for _ in range(count)]
@@ -64,7 +66,7 @@ def test_what_was_not_begun_can_be_given_up() -> None:
 
 def test_what_goes_first_takes_turns_with_what_waits() -> None:
     begun: list[str] = []
-    slots = Slots[str](1, 0, begun.append, lambda: 0.0)
+    slots = Slots[str](1, 0, begun.append, lambda: 0.0, lambda: SLOW_S)
     for message in ("running", "a", "b"):
         slots.add(message)
     slots.add("x", first=True)
@@ -77,7 +79,7 @@ def test_what_goes_first_takes_turns_with_what_waits() -> None:
 
 
 def test_there_is_room_for_a_few_that_go_first() -> None:
-    slots = Slots[int](1, 0, lambda _message: None, lambda: 0.0)
+    slots = Slots[int](1, 0, lambda _message: None, lambda: 0.0, lambda: SLOW_S)
     slots.add(0)
 
     for number in range(MOST_FIRST):
@@ -88,7 +90,7 @@ def test_there_is_room_for_a_few_that_go_first() -> None:
 
 
 def test_what_goes_first_is_given_up_on_its_own() -> None:
-    slots = Slots[str](1, 0, lambda _message: None, lambda: 0.0)
+    slots = Slots[str](1, 0, lambda _message: None, lambda: 0.0, lambda: SLOW_S)
     for message, first in (("running", False), ("a", False), ("x", True)):
         slots.add(message, first=first)
 
