@@ -28,6 +28,8 @@ from mail_service.tracing import Carrier
 #: other can be read by the version before.
 FORMAT = 2
 CONTENT_TYPE = "application/json"
+#: how a body begins that `Envelope.body` has written
+OURS = b'{"v":'
 
 #: UTF-8, not escapes: a mail in Cyrillic or Chinese would be two or three times as large
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode

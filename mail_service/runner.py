@@ -34,6 +34,8 @@ STUCK_AFTER_S = 60
 BEAT_S = 1
 #: A process that lived longer than this is started again at once, others after a pause that doubles.
 HEALTHY_AFTER_S = 10
+#: mallopt(3): by itself glibc learns from the first large mail to keep the memory of all that come later
+_KEEPS_NOTHING_LARGE = {"MALLOC_MMAP_THRESHOLD_": "1048576"}
 LONGEST_PAUSE_S = 30
 
 
@@ -78,7 +80,7 @@ class _Child:
 class _Supervisor:
     def __init__(self, config_path: str, processes: int, environment: Mapping[str, str]) -> None:
         self._config_path = config_path
-        self._environment = environment
+        self._environment = {**_KEEPS_NOTHING_LARGE, **environment}
         self._children: dict[int, _Child] = {}
         self._due: dict[int, float] = dict.fromkeys(range(processes), 0.0)
         self._pauses: dict[int, float] = {}

@@ -140,6 +140,8 @@ class QueueConsumer(NamekoQueueConsumer):
         """
         Called after each (re)connection; every provider declares what it consumes, since it may have been deleted.
         """
+        # a body is bytes, whatever is said about it: else py-amqp makes text of it, and each look at it bytes again
+        channel.auto_decode = False
         # what was taken over the old connection belongs to the broker again, whoever still works on it
         self._pending &= self._apart
         for message in self._slots.forget_waiting():

@@ -84,8 +84,8 @@ def kept_headers(message: Message) -> dict[str, Any]:
 
 def raw_body(message: Message) -> bytes:
     """The body's bytes, whatever the sender said about them."""
-    body = message.body
-    return body.encode("utf-8", "surrogateescape") if isinstance(body, str) else bytes(body)
+    # of an empty one py-amqp makes an empty text
+    return bytes(message.body or b"")
 
 
 class Consumer(Provider, StockConsumer):

@@ -8,7 +8,7 @@ from typing import Any
 
 from mail_service import clock, message, topology
 from mail_service.delivery.settling import MOST_DEATHS
-from mail_service.envelope import Envelope
+from mail_service.envelope import OURS, Envelope
 from mail_service.ledger.records import Mail, recipient
 from mail_service.message import Options
 from mail_service.message.references import require_own
@@ -35,6 +35,8 @@ class Delivery:
     mail: Mail
     headers: Mapping[str, Any] = field(default_factory=dict)
     redelivered: bool = False
+    #: the envelope as it arrived; empty if somebody else wrote it
+    body: bytes = b""
 
     @property
     def attempts(self) -> int:
@@ -62,6 +64,9 @@ class Delivery:
     @property
     def content(self) -> bytes:
         """What the ledger keeps of it."""
+        if self.body and not self.envelope.unrecorded and self.envelope.reply_to is None:
+            # writing it anew would take three times its size
+            return self.body
         return replace(self.envelope, unrecorded=(), reply_to=None).body()
 
     @property
@@ -123,6 +128,7 @@ def read(body: bytes, headers: Mapping[str, Any], *, redelivered: bool, settings
         mail=mail,
         headers=headers,
         redelivered=redelivered or headers.get(topology.REDELIVERED) is True,
+        body=body if body.startswith(OURS) else b"",
     )
 
 

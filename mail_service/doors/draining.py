@@ -117,10 +117,12 @@ class _Pass:
         self._runtime.announcer.declare(connection)
         for lane in topology.LANES:
             with connection.channel() as channel:
+                channel.auto_decode = False
                 self._drain(topology.lane_queue(lane)(channel))
         for queue in self._runtime.turnstiles.known():
             if topology.is_there(connection, queue.name):
                 with connection.channel() as channel:
+                    channel.auto_decode = False
                     self._drain(topology.work_queue(queue.name)(channel), queue.key)
 
     def tend(self) -> None:

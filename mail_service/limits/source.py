@@ -123,5 +123,7 @@ class Source:
             self._connection = connection
         if self._channel is None:
             self._channel = self._connection.channel()
+            # as for what comes over the consumer's own connection
+            self._channel.auto_decode = False
             self._queues = {}
         return self._channel

@@ -24,6 +24,7 @@ from mail_service.errors import InvalidMessage
 from mail_service.message import kinds, references
 from mail_service.message.addresses import BadAddress, addr_spec, unique
 from mail_service.message.checking import JSON, Check, too_deep, unknown, wrong
+from mail_service.message.digests import LARGE
 from mail_service.message.fields import ANYMAIL_FIELDS, FIELDS, NULLABLE, TYPED, iso, sender
 from mail_service.message.words import got, key
 
@@ -103,11 +104,32 @@ def canonical_form(message: object, *, strict: bool, max_size: int | None = None
 
 
 def _checked(message: object, max_size: int, bounds: Bounds, *, takes_references: bool) -> dict[str, JSON]:
-    given, text = as_json(message, max_size, bounds)
+    given, size = _measured(message, max_size, bounds)
     canonical = _canonical(given, strict=True, bounds=bounds, takes_references=takes_references)
     if takes_references and (more := references.referred_size(canonical)):
-        _check_size(len(text) + more, max_size)
+        _check_size(size + more, max_size)
     return canonical
+
+
+def _measured(message: object, max_size: int, bounds: Bounds) -> tuple[dict[str, JSON], int]:
+    """Do as ``as_json`` and return the size: large content is measured where it is, since its text takes two copies."""
+    if not (isinstance(message, dict) and any(map(_is_large, references.spots(message)))):
+        given, text = as_json(message, max_size, bounds)
+        return given, len(text)
+    rest = references.copied(message)
+    size = 0
+    for spot in filter(_is_large, references.spots(rest)):
+        size += len(spot.value)
+        spot.holder[spot.name] = ""
+    _, text = as_json(rest, None, bounds)
+    size += len(text) if text.isascii() else len(text.encode())
+    _check_size(size, max_size)
+    return message, size
+
+
+def _is_large(spot: references.Spot) -> bool:
+    """Of base64 each character is a byte; what turns out to be none is refused where it is read."""
+    return isinstance(spot.value, str) and len(spot.value) > LARGE and spot.value.isascii()
 
 
 def as_json(message: object, max_size: int | None, bounds: Bounds | None = None) -> tuple[dict[str, JSON], str]:

@@ -322,8 +322,9 @@ def test_one_recipient_anywhere_is_enough(field: str) -> None:
     assert validate(a_message(to=None) | {field: "a@b.example"})[field] == ["a@b.example"]
 
 
-def test_the_size_is_that_of_the_json_in_utf_8() -> None:
-    message = a_message(body="é" * 1000)
+@pytest.mark.parametrize("content", ["AAAA", "AAAA" * 50_000], ids=["small", "large"])
+def test_the_size_is_that_of_the_json_in_utf_8(content: str) -> None:
+    message = a_message(body="é" * 1000, attachments=[{"filename": "ü.bin", "content": content}])
     size = len(json.dumps(message, ensure_ascii=False, separators=(",", ":")).encode())
 
     validate(message, max_size=size)
