@@ -56,7 +56,7 @@ def main() -> int:
 
     with Sink() as sink:
         _table("near", NEAR, sink.port, asked.mails)
-        with _far_link(sink.port) as port:
+        with far_link(sink.port) as port:
             _table(f"{ONE_WAY_S * 2000:g} ms there and back", FAR, port, asked.far_mails)
     return 0
 
@@ -65,17 +65,23 @@ def _table(title: str, contenders: dict[str, str], port: int, mails: int) -> Non
     print(f"\n{title:<60} {'mails/s':>8} {'ratio':>6} {'CPU s/1,000':>12}")
     first = None
     for name, words in contenders.items():
-        argv = ["--contender", name, "--port", str(port), "--mails", str(mails)]
-        command = [sys.executable, "-W", "ignore", "-m", "benchmarks.mailer", *argv]
-        done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True, timeout=LIMIT_S)
-        took = json.loads(done.stdout)
-        rate = mails / took["seconds"]
+        rate, cpu = measured(name, port, mails)
         first = first or rate
-        print(f"{words:<60} {rate:>8.0f} {rate / first:>6.2f} {took['cpu_s'] / mails * 1000:>12.3f}")
+        print(f"{words:<60} {rate:>8.0f} {rate / first:>6.2f} {cpu:>12.3f}")
+
+
+def measured(contender: str, port: int, mails: int) -> tuple[float, float]:
+    """Mails a second, and CPU seconds for 1,000, of one contender in a process of its own."""
+    argv = ["--contender", contender, "--port", str(port), "--mails", str(mails)]
+    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.mailer", *argv]
+    done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True, timeout=LIMIT_S)
+    took = json.loads(done.stdout)
+    return mails / took["seconds"], took["cpu_s"] / mails * 1000
 
 
 @contextlib.contextmanager
-def _far_link(port: int) -> Iterator[int]:
+def far_link(port: int) -> Iterator[int]:
+    """Give the port of the same server, 50 ms away there and back."""
     command = [sys.executable, "-m", "benchmarks.far", str(port), str(ONE_WAY_S)]
     with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as link:
         assert link.stdin

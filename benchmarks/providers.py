@@ -14,7 +14,7 @@ from typing import Any
 from kombu import Connection
 
 from benchmarks.figures import until
-from benchmarks.servers import service
+from benchmarks.servers import running
 from mail_service import topology
 from mail_service.client import MailClient
 from mail_service.local.http_server import HttpServer, Request, Rule
@@ -41,7 +41,7 @@ def seconds_of_the_fine_one(amqp_uri: str, folder: Path, mails: int, *, alone: b
             topology.declare_lane(connection, "normal")
         with MailClient(amqp_uri, timeout=60) as client:
             client.submit_many([_mail(number, name) for number in range(mails) for name in names])
-        with service(amqp_uri, folder, _mailers(servers)):
+        with running(amqp_uri, folder, _mailers(servers)):
             requests = _await(servers["fine"], mails)
             return requests[-1].time - requests[0].time
 
@@ -55,7 +55,7 @@ def latency_of_the_fine_one(amqp_uri: str, folder: Path, *, alone: bool) -> list
     with contextlib.ExitStack() as stack:
         servers = {name: stack.enter_context(HttpServer(*PROVIDERS[name])) for name in PROVIDERS}
         client = stack.enter_context(MailClient(amqp_uri, timeout=60))
-        stack.enter_context(service(amqp_uri, folder, _mailers(servers)))
+        stack.enter_context(running(amqp_uri, folder, _mailers(servers)))
         others = [] if alone else [name for name in PROVIDERS if name != "fine"]
         client.submit_many([_mail(number, name) for number in range(BEFORE) for name in ["fine", *others]])
         _await(servers["fine"], BEFORE)

@@ -43,11 +43,18 @@ def command(
 
 
 @contextlib.contextmanager
-def service(amqp_uri: str, folder: Path, mailers: Mapping[str, Any], **more: Any) -> Iterator[None]:
+def running(amqp_uri: str, folder: Path, mailers: Mapping[str, Any], **more: Any) -> Iterator[Child]:
     """Run the service; see `command`."""
     argv = command(amqp_uri, folder, mailers, **more)
     child = Child(argv, env=environment(PYTHONPATH=str(ROOT)), output=folder / "service.log")
     try:
-        yield
+        yield child
     finally:
         child.stop(grace_s=35)
+
+
+def memory_mib(service: Child, what: str = "VmRSS") -> float:
+    """MiB of the largest of the processes of *service*; ``VmHWM`` is what it had at most."""
+    children = Path(f"/proc/{service.pid}/task/{service.pid}/children").read_text().split()
+    lines = [line for pid in children for line in Path(f"/proc/{pid}/status").read_text().splitlines()]
+    return max(int(line.split()[1]) / 1024 for line in lines if line.startswith(f"{what}:"))

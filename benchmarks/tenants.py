@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.figures import quantile, until
-from benchmarks.servers import service
+from benchmarks.servers import running
 from mail_service.client import MailClient
 from mail_service.local.smtp_server import Rule, SmtpServer
 from mail_service.mailers import SMTP_BACKEND
@@ -44,7 +44,7 @@ def latencies(
 
     with contextlib.ExitStack() as stack:
         smtp = stack.enter_context(SmtpServer(Rule(at="end", hang_s=ANSWER_S)))
-        stack.enter_context(service(amqp_uri, folder, {"default": _mailer(smtp.port)}))
+        stack.enter_context(running(amqp_uri, folder, {"default": _mailer(smtp.port)}))
         client = stack.enter_context(MailClient(amqp_uri, timeout=60))
         client.submit(_mail("warm-0"), **options("b"))
         _await(smtp, 1)

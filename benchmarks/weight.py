@@ -20,7 +20,7 @@ from typing import Any
 from kombu import Connection
 
 from benchmarks.messages import a_message
-from benchmarks.servers import broker, service
+from benchmarks.servers import broker, running
 from benchmarks.sink import Sink
 from mail_service import topology
 from mail_service.client import MailClient
@@ -67,7 +67,7 @@ def _queue(node: Node, mails: int, **changes: Any) -> None:
 def _deliver(node: Node, folder: Path, mails: int, mailer: dict[str, Any], how: str) -> None:
     database = folder / f"{mailer['BACKEND']}.db"
     more = {"processes": 1, "workers": 20, "database": f"sqlite:///{database}"}
-    with service(node.amqp_uri, folder, {"default": mailer}, **more), MailClient(node.amqp_uri, timeout=10) as client:
+    with running(node.amqp_uri, folder, {"default": mailer}, **more), MailClient(node.amqp_uri, timeout=10) as client:
         end = time.monotonic() + LIMIT_S
         while _waiting(client) and time.monotonic() < end:
             time.sleep(0.5)
