@@ -1,7 +1,7 @@
 """
 ``make bench``: how fast mails are handed in, and go from the queue to an SMTP server, beside what others would use; a
 storm of refusals; what a backlog, a large mail, a far server and the ledger cost; what one provider notices of others
-that fail; and one tenant of another's burst. Below it, what was aimed at.
+that fail, one tenant of another's burst, and urgent mail of bulk. Below it, what was aimed at.
 
     python -m benchmarks.run [--mails 3000] [--processes 2] [--repeats 1] [--only ours stock …] [drain] [ledger] …
 
@@ -30,7 +30,8 @@ from benchmarks.providers import EVERY_S, latency_of_the_fine_one, seconds_of_th
 from benchmarks.rows import Found, Row, Target, at_least, at_most, show
 from benchmarks.servers import broker
 from benchmarks.sink import Sink
-from benchmarks.tenants import latencies
+from benchmarks.tenants import ANSWER_S, latencies
+from benchmarks.tenants import EVERY_S as BESIDE_EVERY_S
 from mail_service.mailers.django_backend import configure_django
 
 ROOT = Path(__file__).parents[1]
@@ -40,7 +41,7 @@ RESULTS = ROOT / "var" / "benchmarks.json"
 def main() -> int:
     """Run what was asked for; answers the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    everything = ["hand-in", "drain", "growth", "large", "far", "ledger", "providers", "tenants"]
+    everything = ["hand-in", "drain", "growth", "large", "far", "ledger", "providers", "tenants", "priorities"]
     parser.add_argument("what", nargs="*", choices=[*everything, []], help="default: all")
     parser.add_argument("--mails", type=int, default=3000)
     parser.add_argument("--processes", type=int, default=2)
@@ -57,6 +58,7 @@ def main() -> int:
         "ledger": lambda: bench_ledger(asked.mails),
         "providers": lambda: bench_providers(500),
         "tenants": lambda: bench_tenants(5000),
+        "priorities": lambda: bench_priorities(100_000),
     }
     missing = [each.words for each in CONTENDERS if not each.is_there]
     if missing:
@@ -255,7 +257,8 @@ def bench_tenants(burst: int) -> Found:
     rows = []
     for with_tenants in (False, True):
         with tempfile.TemporaryDirectory() as folder, broker(Path(folder)) as node:
-            idle, beside = latencies(node.amqp_uri, Path(folder), burst, 10.0, with_tenants=with_tenants)
+            of_a, of_b = ({"tenant": "a"}, {"tenant": "b"}) if with_tenants else ({}, {})
+            idle, beside = latencies(node.amqp_uri, Path(folder), burst, of_a=of_a, of_b=of_b)
         how = "tenants take turns" if with_tenants else "no tenants, in the order of arrival"
         note = (
             f"B's latency: median {beside.median:.2f} s, longest {beside.longest:.2f} s; "
@@ -263,6 +266,21 @@ def bench_tenants(burst: int) -> Found:
         )
         rows.append(Row(what=f"{burst} mails of A, then B's: {how}", rate=beside.rate, note=note))
     return Found(rows)
+
+
+def bench_priorities(burst: int) -> Found:
+    """How long a mail of priority high takes that comes after a burst of bulk mail."""
+    with tempfile.TemporaryDirectory() as folder, broker(Path(folder)) as node:
+        bulk, high = {"priority": "bulk"}, {"priority": "high"}
+        idle, beside = latencies(node.amqp_uri, Path(folder), burst, of_a=bulk, of_b=high, to_the_end=False)
+    note = (
+        f"median {beside.median:.2f} s, longest {beside.longest:.2f} s; idle {idle.median:.2f} s, {idle.longest:.2f} s"
+    )
+    more = (beside.median - idle.median) / ANSWER_S
+    return Found(
+        [Row(what=f"a mail of priority high after {burst:,} of bulk", rate=1 / BESIDE_EVERY_S, note=note)],
+        [at_most(f"delay of priority high by {burst:,} of bulk", more, 1.0, "attempt, in the middle")],
+    )
 
 
 @contextlib.contextmanager

@@ -1,8 +1,9 @@
 """
-What one tenant notices of another's burst: A hands in thousands of mails at once, then B one every 100 ms.
+What one tenant notices of another's burst, or urgent mail of bulk: A hands in thousands of mails at once, then B one
+every 100 ms.
 
-B's latency is from before its mail is handed in until the mail server has it. Without tenants the same mails go in the
-order in which they came: that is what it is compared with.
+B's latency is from before its mail is handed in until the mail server has it. Without tenants and priorities the same
+mails go in the order in which they came: that is what it is compared with.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from mail_service.mailers import SMTP_BACKEND
 #: the mail server takes this long for each mail, seconds
 ANSWER_S = 0.05
 EVERY_S = 0.1
+#: B's mails come for so long, seconds
+MEANWHILE_S = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,25 +38,23 @@ class Latency:
 
 
 def latencies(
-    amqp_uri: str, folder: Path, burst: int, seconds: float, *, with_tenants: bool
+    amqp_uri: str, folder: Path, burst: int, *, of_a: dict[str, Any], of_b: dict[str, Any], to_the_end: bool = True
 ) -> tuple[Latency, Latency]:
-    """B's latency on an idle service, and beside A's burst."""
-
-    def options(name: str) -> dict[str, Any]:
-        return {"tenant": name} if with_tenants else {}
-
+    """B's latency on an idle service, and beside A's burst; *of_a* and *of_b* are options of their mails."""
     with contextlib.ExitStack() as stack:
         smtp = stack.enter_context(SmtpServer(Rule(at="end", hang_s=ANSWER_S)))
         stack.enter_context(running(amqp_uri, folder, {"default": _mailer(smtp.port)}))
         client = stack.enter_context(MailClient(amqp_uri, timeout=60))
-        client.submit(_mail("warm-0"), **options("b"))
+        client.submit(_mail("warm-0"), **of_b)
         _await(smtp, 1)
-        sent = _one_by_one(client, "idle", 2.0, options("b"))
+        sent = _one_by_one(client, "idle", 2.0, of_b)
         idle = _latency(smtp, sent)
         count = len(smtp.accepted())
-        client.submit_many([_mail(f"a-{number}") | {"options": options("a")} for number in range(burst)])
-        sent = _one_by_one(client, "b", seconds, options("b"))
+        client.submit_many([_mail(f"a-{number}") | {"options": of_a} for number in range(burst)])
+        sent = _one_by_one(client, "b", MEANWHILE_S, of_b)
         beside = _latency(smtp, sent)
+        if not to_the_end:
+            return idle, beside
         _await(smtp, count + burst + len(sent))
         times = sorted(mail.time for mail in smtp.accepted() if mail.rcpt_tos[0].startswith("a-"))
         rate = burst / (times[-1] - times[0])
