@@ -225,6 +225,30 @@ def test_retry_now_does_not_go_over_a_limit(limited_house: House) -> None:
     assert len(limited_house.smtp.accepted()) == before
 
 
+def test_a_pause_holds_mail_that_waits_for_its_turn_and_when_it_ends_each_goes_once(limited_house: House) -> None:
+    people = [limited_house.person() for _ in range(60)]
+    batch = [mail(person, options={"mailer": "quick"}) for person in people]
+    ids = [answer["id"] for answer in limited_house.rpc.submit_many(batch)]
+    is_held(limited_house, ids[-1], "over the limit of mailer quick")
+
+    limited_house.rpc.pause(mailer="quick", reason="moving house")
+    try:
+
+        def is_paused(mail_id: str) -> bool:
+            record = limited_house.rpc.status(mail_id)
+            return record["status"] == "sent" or "moving house" in str(record["error"])
+
+        eventually(lambda: all(map(is_paused, ids)))
+        sent = [mail_id for mail_id in ids if limited_house.rpc.status(mail_id)["status"] == "sent"]
+        assert len(sent) < len(ids)
+        assert sum(len(limited_house.mails_to(person)) for person in people) == len(sent)
+    finally:
+        limited_house.rpc.resume(mailer="quick")
+
+    eventually(lambda: statuses_are(limited_house, ids, {"sent": len(ids)}))
+    assert [len(limited_house.mails_to(person)) for person in people] == [1] * len(people)
+
+
 def test_one_tenants_burst_does_not_keep_anothers_mail_waiting(amqp_uri: str, tmp_path: Path) -> None:
     """The mail server takes 0.2 s for each, and two at a time: A's mails take ten seconds."""
     with SmtpServer(Rule(at="end", hang_s=0.2)) as smtp:
