@@ -41,6 +41,8 @@ def gunicorn(amqp_uri: str, log: Path) -> Iterator[str]:
                 *(sys.executable, "-m", "gunicorn", "--preload", "--worker-class", "gthread"),
                 *("--workers", str(WORKERS), "--threads", str(THREADS), "--bind", f"fd://{listening.fileno()}"),
                 *("--max-requests", str(MOST_REQUESTS), "--no-control-socket"),
+                # a worker that has only just been forked may miss the signal to end, and is killed after this
+                *("--graceful-timeout", "5"),
                 "tests.support.web_app:application",
             ],
             cwd=ROOT,
