@@ -32,8 +32,8 @@ _WEIGHT = (Kind.TRANSIENT, Kind.UNKNOWN, Kind.THROTTLED, Kind.CONFIGURATION)
 REFRESH_S = 1.0
 #: mails that become held, in one process: each second, and at once when there were none for a while. Several may be on
 #: their way when one is allowed to.
-HOLDS_PER_S = 5.0
-HOLDS_AT_ONCE = 10.0
+HOLDS_PER_S = 10.0
+HOLDS_AT_ONCE = 20.0
 #: an attempt that takes longer is slow, seconds; a usual one takes a tenth of this
 SLOW_S = 0.5
 #: the same while its mailer has not answered once in this process, and may never do
