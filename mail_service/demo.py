@@ -170,8 +170,7 @@ def _service(found: Broker, mail_server: SmtpServer) -> Iterator[Path]:
 def _check_unused(found: Broker) -> None:
     """On a broker that others use too, a second service would take their mail."""
     with Connection(found.amqp_uri, connect_timeout=5) as connection:
-        for lane in topology.LANES:
-            name = topology.lane_queue_name(lane)
+        for name in (name for lane in topology.LANES for name in topology.queue_names(lane)):
             with contextlib.suppress(connection.channel_errors), connection.channel() as channel:
                 _, waiting, consumers = channel.queue_declare(name, passive=True)
                 if waiting or consumers:

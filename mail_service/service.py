@@ -168,6 +168,7 @@ class HighLane:
     runtime: Runtime = RuntimeProvider()
 
     @deliver("high")
+    @deliver("high", again=True)
     def deliver(self, delivery: Delivery) -> Verdict:
         """Attempt one mail. Raises a Backoff when it is to be attempted again."""
         return self.runtime.courier.attempt(delivery)
@@ -181,6 +182,7 @@ class NormalLane:
     runtime: Runtime = RuntimeProvider()
 
     @deliver("normal")
+    @deliver("normal", again=True)
     def deliver(self, delivery: Delivery) -> Verdict:
         """Attempt one mail. Raises a Backoff when it is to be attempted again."""
         return self.runtime.courier.attempt(delivery)
@@ -194,6 +196,7 @@ class BulkLane:
     runtime: Runtime = RuntimeProvider()
 
     @deliver("bulk")
+    @deliver("bulk", again=True)
     def deliver(self, delivery: Delivery) -> Verdict:
         """Attempt one mail. Raises a Backoff when it is to be attempted again."""
         return self.runtime.courier.attempt(delivery)

@@ -2,10 +2,11 @@
 Names and arguments of every queue, exchange and header, and how to declare them. Kombu only: clients use it too.
 
     door ──▶ mail.send.v1.<lane> ──▶ worker ──▶ ack
-                  ▲        │ returned 100 times
-                  │        └──▶ mail.parked.v1 ──▶ error log
-                  │ expired, by its routing key
+                           │ returned 100 times
+                           └──▶ mail.parked.v1 ──▶ error log
     worker ──▶ mail.delay.v1.<ms> (exchange and queue)
+                  │ expired, by its routing key
+                  └──▶ mail.again.v1.<lane> ──▶ worker, in turns with the former
     worker ──▶ mail.turn.v1.<lane>.… ──▶ worker, when its turn has come (``limits``)
 
 All queues are durable quorum queues, and dead-lettering between them is at-least-once: a classic delay queue in front
@@ -121,6 +122,16 @@ def lane_queue_name(lane: str) -> str:
     return f"mail.send.{VERSION}.{lane}"
 
 
+def again_queue_name(lane: str) -> str:
+    """Where mail of priority *lane* comes back to that has waited, so that new mail can pass a storm of retries."""
+    return f"mail.again.{VERSION}.{lane}"
+
+
+def queue_names(lane: str) -> tuple[str, str]:
+    """The two queues from which mail of priority *lane* is taken, but for turns."""
+    return lane_queue_name(lane), again_queue_name(lane)
+
+
 #: Parts of the tenants that share a queue where mail waits for its turn: two tenants meet in one of 32 cases. Each is a
 #: queue, declared when it is first needed.
 TENANT_PARTS = 32
@@ -176,6 +187,11 @@ def work_queue(name: str) -> Queue:
 def lane_queue(lane: str) -> Queue:
     """The work queue of priority *lane*: high, normal or bulk."""
     return work_queue(lane_queue_name(lane))
+
+
+def again_queue(lane: str) -> Queue:
+    """The queue of what comes back to priority *lane*."""
+    return work_queue(again_queue_name(lane))
 
 
 def is_there(connection: Connection, name: str) -> bool:
@@ -239,7 +255,7 @@ def declare_all(connection: Connection, sources: Iterable[str], levels_ms: Itera
     """
     Everything the service uses. Raises ConfigurationError, naming the first queue that exists with other arguments.
     """
-    declare(connection, [parked_queue(), *(lane_queue(lane) for lane in LANES)])
+    declare(connection, [parked_queue(), *map(lane_queue, LANES), *map(again_queue, LANES)])
     declare_delays(connection, levels_ms)
     declare_events(connection, sources)
 

@@ -220,7 +220,8 @@ class Runtime:
 
     def _are_queues_empty(self) -> bool:
         """Whether no mail waits that no worker has seen."""
-        queues = [*map(topology.lane_queue_name, topology.LANES), topology.EVENTS, topology.PARKED, asking.QUEUE]
+        queues = [name for lane in topology.LANES for name in topology.queue_names(lane)]
+        queues += [topology.EVENTS, topology.PARKED, asking.QUEUE]
         try:
             queues += [queue.name for queue in self.turnstiles.known()]
             return self.publisher.declare(lambda connection: topology.are_empty(connection, queues))

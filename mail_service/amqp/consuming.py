@@ -29,7 +29,7 @@ from nameko.messaging import QueueConsumerStopped
 
 from mail_service import tls, topology
 from mail_service.amqp import buffering, connecting
-from mail_service.amqp.slots import Slots
+from mail_service.amqp.slots import Line, Slots
 
 _log = logging.getLogger(__name__)
 
@@ -48,6 +48,9 @@ LONGEST_STOP_S = 27
 
 class Provider:
     """What a provider of the queue consumer may do besides; by default nothing."""
+
+    #: where its messages wait for a slot
+    line = Line.NEW
 
     def put_aside(self, _message: Message) -> bool:
         """Whether a message that just came is settled without a worker; then this has begun."""
@@ -144,7 +147,7 @@ class QueueConsumer(NamekoQueueConsumer):
         channel.auto_decode = False
         # what was taken over the old connection belongs to the broker again, whoever still works on it
         self._pending &= self._apart
-        for message in self._slots.forget_waiting():
+        for message in self._slots.forget(Line.NEW, Line.AGAIN):
             self._handlers.pop(id(message), None)
         self._make_room()
         for provider in self._providers:
@@ -179,7 +182,7 @@ class QueueConsumer(NamekoQueueConsumer):
         self._pending.add(id(message))
         self._handlers[id(message)] = provider
         if not provider.put_aside(message):
-            self._slots.add(message)
+            self._slots.add(message, getattr(provider, "line", Line.NEW))
             self._look_again()
 
     def take_first(self, provider: Any, message: Message) -> None:
@@ -187,7 +190,7 @@ class QueueConsumer(NamekoQueueConsumer):
         self._pending.add(id(message))
         self._apart.add(id(message))
         self._handlers[id(message)] = provider
-        self._slots.add(message, first=True)
+        self._slots.add(message, Line.TURN)
         self._look_again()
 
     @property
@@ -300,7 +303,7 @@ class QueueConsumer(NamekoQueueConsumer):
 
     def _return_waiting(self) -> None:
         """What nobody has begun belongs to another process."""
-        for message in [*self._slots.forget_first(), *self._slots.forget_waiting()]:
+        for message in self._slots.forget(*Line):
             self.requeue_message(message)
 
     def _may_wait(self) -> bool:

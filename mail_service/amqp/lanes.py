@@ -16,6 +16,7 @@ from kombu.message import Message
 from mail_service import topology, tracing
 from mail_service.amqp.publisher import PublishFailed
 from mail_service.amqp.retrying import STORE_AGAIN_MS, Consumer, kept_headers, raw_body
+from mail_service.amqp.slots import Line
 from mail_service.delivery.backoff import levels_for, levels_of
 from mail_service.delivery.closing import CARRY_MS
 from mail_service.delivery.copies import read, with_turn
@@ -46,11 +47,18 @@ def declare_all(connection: Connection, runtime: Runtime) -> None:
 
 
 class LaneConsumer(Consumer):
-    """Delivers the mails of one priority; the handler gets a Delivery and returns a Verdict or raises a Backoff."""
+    """
+    Delivers the mails of one priority; the handler gets a Delivery and returns a Verdict or raises a Backoff.
 
-    def __init__(self, lane: str, **kwargs: Any) -> None:
-        super().__init__(topology.lane_queue(lane), **kwargs)
+    Args:
+        lane: The priority.
+        again: Of those that were here before and have waited since; each priority needs one of both.
+    """
+
+    def __init__(self, lane: str, *, again: bool = False, **kwargs: Any) -> None:
+        super().__init__(topology.again_queue(lane) if again else topology.lane_queue(lane), **kwargs)
         self.lane = lane
+        self.line = Line.AGAIN if again else Line.NEW
         #: by their identity: messages that had their turn, and whether they made use of it
         self._turns: dict[int, tuple[Turnstile, bool]] = {}
 
@@ -66,9 +74,10 @@ class LaneConsumer(Consumer):
 
     def declare(self, connection: Connection) -> None:
         """All queues, exchanges and delay levels of this configuration."""
-        declare_all(connection, self.runtime)
+        if self.line is Line.NEW:
+            declare_all(connection, self.runtime)
+            self.runtime.turnstiles.enter(self.lane, self)
         super().declare(connection)
-        self.runtime.turnstiles.enter(self.lane, self)
 
     @property
     def has_room(self) -> bool:
@@ -119,7 +128,8 @@ class LaneConsumer(Consumer):
             self.runtime.turnstiles.sort(self.lane)
         wait_ms = self.runtime.courier.waits.glance(raw_body(message), headers)
         if wait_ms:
-            put_off = partial(self.runtime.queue.delay, queue=self.queue.name, delay_ms=wait_ms)
+            queue = topology.again_queue_name(self.lane)
+            put_off = partial(self.runtime.queue.delay, queue=queue, delay_ms=wait_ms)
             self._spawn(self._pass_on, message, put_off)
             self.queue_consumer.lend_slot(message)
         else:

@@ -32,12 +32,13 @@ class MailQueue:
         self._declaring: dict[str, Semaphore] = {}
 
     def put(self, envelope: Envelope, mail: Mail | None = None, *, replay: bool = False) -> None:
-        """A copy that is attempted as soon as a worker is free."""
+        """A copy that is attempted as soon as a worker is free; *mail* is what is known of one that was here before."""
         headers = copy_headers(envelope, mail) | ({topology.REPLAY: True} if replay else {})
-        lane = envelope.lane
+        new, again = topology.queue_names(envelope.lane)
+        queue = new if mail is None else again
         body = envelope.body()
         where: dict[str, Any] = {
-            "routing_key": topology.lane_queue_name(lane),
+            "routing_key": queue,
             "headers": headers,
             "message_id": envelope.id,
             "room": sizes.ROOM_TO_GROW if mail is None else 0,
@@ -45,14 +46,15 @@ class MailQueue:
         try:
             self._publish(body, **where)
         except Unroutable:
-            self._publisher.declare(lambda connection: topology.declare_lane(connection, lane))
+            needed = [topology.parked_queue(), topology.work_queue(queue)]
+            self._publisher.declare(lambda connection: topology.declare(connection, needed))
             self._publish(body, **where)
 
     def put_later(
         self, envelope: Envelope, mail: Mail, delay_ms: int, *, more: Mapping[str, Any] | None = None
     ) -> None:
         """A copy that comes back to its lane after *delay_ms*, never earlier; *more* are headers that only it has."""
-        queue = topology.lane_queue_name(envelope.lane)
+        queue = topology.again_queue_name(envelope.lane)
         headers = copy_headers(envelope, mail) | dict(more or {})
         self.delay(envelope.body(), queue=queue, delay_ms=delay_ms, headers=headers, message_id=envelope.id)
 

@@ -10,12 +10,23 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from enum import IntEnum
 from typing import Final, Generic, TypeVar
 
 M = TypeVar("M")
 
-#: messages that may wait for a slot before all others
-MOST_FIRST: Final = 4
+#: messages whose turn it is that may wait for a slot
+MOST_IN_TURN: Final = 4
+
+
+class Line(IntEnum):
+    """Where a message waits for a slot. The lines take turns, so that no crowd in one keeps another waiting."""
+
+    #: it has had its turn with a limit, or with other tenants
+    TURN = 0
+    NEW = 1
+    #: it was here before
+    AGAIN = 2
 
 
 class Slots(Generic[M]):
@@ -37,10 +48,9 @@ class Slots(Generic[M]):
         self._slow_s = slow_s
         #: by identity: the message, which stays alive so that no other gets its identity, and when it was begun
         self._running: dict[int, tuple[M, float]] = {}
-        self._waiting: deque[M] = deque()
-        #: what is begun before those
-        self._first: deque[M] = deque()
-        self._was_first = False
+        self._lines: tuple[deque[M], ...] = tuple(deque() for _ in Line)
+        #: whose turn it was last
+        self._last = Line.AGAIN
 
     @property
     def most(self) -> int:
@@ -51,20 +61,20 @@ class Slots(Generic[M]):
         """Begin so many at a time from now on."""
         self._size, self._spare = size, spare
 
-    def add(self, message: M, *, first: bool = False) -> None:
-        """Begin *message* now, or when there is a slot; *first*: before all but one of those that wait already."""
-        (self._first if first else self._waiting).append(message)
+    def add(self, message: M, line: Line = Line.NEW) -> None:
+        """Begin *message* now, or when there is a slot for its line."""
+        self._lines[line].append(message)
         self.begin()
 
     @property
     def has_room(self) -> bool:
-        """Whether another message may wait before all others."""
-        return len(self._first) < MOST_FIRST
+        """Whether another message may wait whose turn it is."""
+        return len(self._lines[Line.TURN]) < MOST_IN_TURN
 
     @property
     def are_taken(self) -> bool:
         """Whether a message that came now would have to wait."""
-        return bool(self._first or self._waiting) or len(self._running) >= self._limit()
+        return self.is_full or len(self._running) >= self._limit()
 
     def done(self, message: M) -> None:
         """*message* is settled. Nothing happens for one that was never begun."""
@@ -73,31 +83,28 @@ class Slots(Generic[M]):
 
     def begin(self) -> None:
         """Begin what waits, as far as there are slots."""
-        while (self._first or self._waiting) and len(self._running) < self._limit():
+        while self.is_full and len(self._running) < self._limit():
             message = self._next()
             self._running[id(message)] = (message, self._now())
             self._begin(message)
 
     def _next(self) -> M:
-        """Of what goes first, but never twice while anything else waits: else that might wait for ever."""
-        takes_first = bool(self._first) and not (self._was_first and self._waiting)
-        self._was_first = takes_first
-        return (self._first if takes_first else self._waiting).popleft()
+        """Of the next line in which any waits."""
+        order = [Line((self._last + step) % len(Line)) for step in range(1, len(Line) + 1)]
+        self._last = next(line for line in order if self._lines[line])
+        return self._lines[self._last].popleft()
 
     @property
     def is_full(self) -> bool:
         """Whether anything waits for a slot."""
-        return bool(self._first or self._waiting)
+        return any(self._lines)
 
-    def forget_waiting(self) -> list[M]:
-        """Give up what was not begun, and answer it; not what is to be begun first."""
-        waiting, self._waiting = list(self._waiting), deque()
-        return waiting
-
-    def forget_first(self) -> list[M]:
-        """The same for what is to be begun first."""
-        first, self._first = list(self._first), deque()
-        return first
+    def forget(self, *lines: Line) -> list[M]:
+        """Give up what was not begun of *lines*, and answer it."""
+        forgotten = [message for line in lines for message in self._lines[line]]
+        for line in lines:
+            self._lines[line].clear()
+        return forgotten
 
     def _limit(self) -> int:
         if not self._spare or len(self._running) < self._size:

@@ -115,15 +115,11 @@ class _Pass:
         connection.connect()
         declare_all(connection, self._runtime)
         self._runtime.announcer.declare(connection)
-        for lane in topology.LANES:
-            with connection.channel() as channel:
-                channel.auto_decode = False
-                self._drain(topology.lane_queue(lane)(channel))
+        for name in (name for lane in topology.LANES for name in topology.queue_names(lane)):
+            self._drain(connection, name)
         for queue in self._runtime.turnstiles.known():
             if topology.is_there(connection, queue.name):
-                with connection.channel() as channel:
-                    channel.auto_decode = False
-                    self._drain(topology.work_queue(queue.name)(channel), queue.key)
+                self._drain(connection, queue.name, queue.key)
 
     def tend(self) -> None:
         """Delete what is old, if that is due and no service does it."""
@@ -138,8 +134,13 @@ class _Pass:
             raise Lost
         eventlet.sleep(seconds)
 
-    def _drain(self, queue: Any, key: str | None = None) -> None:
-        """What waits in *queue*; behind a limit, of this *key*, as much of it as may go now."""
+    def _drain(self, connection: Connection, name: str, key: str | None = None) -> None:
+        """What waits in the queue *name*; behind a limit, of this *key*, as much of it as may go now."""
+        with connection.channel() as channel:
+            channel.auto_decode = False
+            self._drain_queue(topology.work_queue(name)(channel), key)
+
+    def _drain_queue(self, queue: Any, key: str | None) -> None:
         # what is put off for a moment comes back behind those that are there now, and is for another pass
         for _ in range(queue.queue_declare(passive=True).message_count):
             if self._is_stopped or self._limits.are_reached(self.done):

@@ -25,9 +25,9 @@ from mail_service.outcome import WAITING, Status
 from mail_service.settings.mailers import key_of
 
 #: the queues that are looked at, by what they are called in a label
-QUEUES: Final = {lane: topology.lane_queue_name(lane) for lane in topology.LANES} | {
-    "events": topology.EVENTS,
-    "parked": topology.PARKED,
+QUEUES: Final = {lane: topology.queue_names(lane) for lane in topology.LANES} | {
+    "events": (topology.EVENTS,),
+    "parked": (topology.PARKED,),
 }
 #: the reason of a mail that is held alone: neither its mailer is held nor a sender's mail through it
 ALONE: Final = "mail"
@@ -66,13 +66,17 @@ def ask_broker(publisher: Publisher) -> Queues | None:
         found = publisher.declare(_declared)
     except PublishFailed:
         return None
-    messages = {name: each.message_count for name, each in found.items()}
-    return Queues(messages=messages, consumers={name: each.consumer_count for name, each in found.items()})
+    messages = {name: sum(each.message_count for each in queues) for name, queues in found.items()}
+    # both of a lane have one for each process
+    consumers = {name: min(each.consumer_count for each in queues) for name, queues in found.items()}
+    return Queues(messages=messages, consumers=consumers)
 
 
-def _declared(connection: Connection) -> dict[str, Any]:
+def _declared(connection: Connection) -> dict[str, list[Any]]:
     with connection.channel() as channel:
-        return {name: channel.queue_declare(queue, passive=True) for name, queue in QUEUES.items()}
+        return {
+            name: [channel.queue_declare(queue, passive=True) for queue in queues] for name, queues in QUEUES.items()
+        }
 
 
 def ask_database(database: Database, holds: Callable[[], Sequence[Hold]]) -> Waiting | None:

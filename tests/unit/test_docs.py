@@ -372,7 +372,8 @@ def test_the_variables_in_the_docs_are_those_of_config_yaml() -> None:
 
 
 def test_the_queues_in_the_docs_exist() -> None:
-    names = {*map(topology.lane_queue_name, topology.LANES), topology.PARKED, topology.EVENTS}
+    names = {name for lane in topology.LANES for name in topology.queue_names(lane)}
+    names |= {topology.PARKED, topology.EVENTS}
     documented = set(first_words(ARCHITECTURE, "## The queues")) - {
         "mail.delay.v1.<ms>",
         "rpc-mail_service",

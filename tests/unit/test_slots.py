@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mail_service.amqp.slots import MOST_FIRST, Slots
+from mail_service.amqp.slots import MOST_IN_TURN, Line, Slots
 
 SLOW_S = 0.5
 
@@ -58,41 +58,55 @@ def test_what_was_not_begun_can_be_given_up() -> None:
     work = Work(2)
     messages = work.add(5)
 
-    assert work.slots.forget_waiting() == messages[2:]
+    assert work.slots.forget(Line.NEW, Line.AGAIN) == messages[2:]
     assert not work.slots.is_full
     work.slots.done(messages[0])
     assert len(work.begun) == 2
 
 
-def test_what_goes_first_takes_turns_with_what_waits() -> None:
+def test_the_lines_take_turns() -> None:
     begun: list[str] = []
     slots = Slots[str](1, 0, begun.append, lambda: 0.0, lambda: SLOW_S)
     for message in ("running", "a", "b"):
         slots.add(message)
-    slots.add("x", first=True)
-    slots.add("y", first=True)
+    slots.add("x", Line.TURN)
+    slots.add("y", Line.TURN)
+    for message in ("k", "l", "m"):
+        slots.add(message, Line.AGAIN)
 
-    for _ in range(5):
+    for _ in range(8):
         slots.done(begun[-1])
 
-    assert begun == ["running", "x", "a", "y", "b"]
+    assert begun == ["running", "k", "x", "a", "l", "y", "b", "m"]
 
 
-def test_there_is_room_for_a_few_that_go_first() -> None:
+def test_what_is_new_does_not_wait_for_a_crowd_that_comes_again() -> None:
+    begun: list[object] = []
+    slots = Slots[object](1, 0, begun.append, lambda: 0.0, lambda: SLOW_S)
+    for number in range(1000):
+        slots.add(number, Line.AGAIN)
+    slots.add("new")
+
+    slots.done(begun[-1])
+
+    assert begun == [0, "new"]
+
+
+def test_there_is_room_for_a_few_whose_turn_it_is() -> None:
     slots = Slots[int](1, 0, lambda _message: None, lambda: 0.0, lambda: SLOW_S)
     slots.add(0)
 
-    for number in range(MOST_FIRST):
+    for number in range(MOST_IN_TURN):
         assert slots.has_room
-        slots.add(number, first=True)
+        slots.add(number, Line.TURN)
 
     assert not slots.has_room
 
 
-def test_what_goes_first_is_given_up_on_its_own() -> None:
+def test_each_line_is_given_up_on_its_own() -> None:
     slots = Slots[str](1, 0, lambda _message: None, lambda: 0.0, lambda: SLOW_S)
-    for message, first in (("running", False), ("a", False), ("x", True)):
-        slots.add(message, first=first)
+    for message, line in (("running", Line.NEW), ("a", Line.NEW), ("x", Line.TURN)):
+        slots.add(message, line)
 
-    assert (slots.forget_waiting(), slots.forget_first()) == (["a"], ["x"])
+    assert (slots.forget(Line.NEW), slots.forget(Line.TURN)) == (["a"], ["x"])
     assert slots.are_taken

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
@@ -68,10 +69,13 @@ def arguments_of(queue: Any) -> dict[str, object]:
 
 
 @pytest.mark.parametrize("lane", topology.LANES)
-def test_a_lane_parks_what_is_returned_too_often(lane: str) -> None:
-    queue = topology.lane_queue(lane)
+@pytest.mark.parametrize(
+    ("kind", "name"), [(topology.lane_queue, "mail.send.v1"), (topology.again_queue, "mail.again.v1")]
+)
+def test_a_lane_parks_what_is_returned_too_often(lane: str, kind: Callable[[str], Any], name: str) -> None:
+    queue = kind(lane)
 
-    assert queue.name == f"mail.send.v1.{lane}"
+    assert queue.name == f"{name}.{lane}"
     assert queue.durable
     assert arguments_of(queue) == {
         "x-queue-type": "quorum",
@@ -109,7 +113,8 @@ def test_the_parked_queue_keeps_what_it_has() -> None:
 
 def test_names_carry_their_version() -> None:
     """A queue's arguments can never be changed, so the next ones need another name."""
-    names = [topology.PARKED, topology.EVENTS, topology.delay_name(100), *map(topology.lane_queue_name, topology.LANES)]
+    names = [name for lane in topology.LANES for name in topology.queue_names(lane)]
+    names += [topology.PARKED, topology.EVENTS, topology.delay_name(100)]
 
     assert all(f".{topology.VERSION}" in name for name in names)
     assert len(set(names)) == len(names)
