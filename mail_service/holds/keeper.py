@@ -41,6 +41,8 @@ UNPROVEN_SLOW_S = 0.1
 #: until mail of a mailer that is slow and has enough to do looks again, seconds
 CROWDED_S = 0.5
 LOOKS_AT_CROWDED_PER_S = 10.0
+#: the same of one that may yet turn out to be usual, since its first attempts began less than `SLOW_S` ago
+LOOKS_AT_UNPROVEN_PER_S = 500.0
 #: between counts of what is held, seconds
 COUNT_AGAIN_S = 0.05
 #: until what the database did not take is offered again, seconds
@@ -142,7 +144,7 @@ class Keeper:
         now = self._now()
         if self.is_crowded(mailer, lane):
             return Held(
-                seconds=self._look_at_crowded(mailer, now),
+                seconds=self._look_at_crowded(mailer, lane, now),
                 text=f"mailer {mailer} is slow and has enough to do",
             )
         own = self._gates.get((mailer, sender)) if sender else None
@@ -178,10 +180,13 @@ class Keeper:
     def _slow_s(self, mailer: str) -> float:
         return SLOW_S if mailer in self._proven else UNPROVEN_SLOW_S
 
-    def _look_at_crowded(self, mailer: str, now: float) -> float:
+    def _look_at_crowded(self, mailer: str, lane: str, now: float) -> float:
         """Seconds until a mail of a mailer that is slow looks again: often enough to keep it busy."""
         gate = self._gate(mailer)
-        return gate.look(now, max(LOOKS_AT_CROWDED_PER_S, 3 * gate.pace)) + CROWDED_S
+        first = min(self._with.get((mailer, lane), {}).values(), default=now)
+        is_slow = mailer in self._proven or now - first > SLOW_S
+        usual = max(LOOKS_AT_CROWDED_PER_S, 3 * gate.pace)
+        return gate.look(now, usual if is_slow else LOOKS_AT_UNPROVEN_PER_S) + CROWDED_S
 
     def look(self, mailer: str, sender: str, lane: str = "normal") -> float | None:
         """Seconds until a mail that is held already should look again; None when it should ask now."""
@@ -190,7 +195,7 @@ class Keeper:
             self._refresh()
         now = self._now()
         if self.is_crowded(mailer, lane):
-            return self._look_at_crowded(mailer, now)
+            return self._look_at_crowded(mailer, lane, now)
         for key in ((mailer, sender), (mailer, "")):
             gate = self._gates.get(key)
             if gate is not None and gate.closed is not None and now < gate.closed.until:

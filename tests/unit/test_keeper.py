@@ -219,6 +219,20 @@ def test_a_mailer_that_has_not_answered_yet_is_slow_sooner(one: Process, clock: 
     assert isinstance(one.admit("3", mailer="new"), Held)
 
 
+def test_mail_of_a_mailer_that_may_yet_answer_looks_again_soon(one: Process, clock: Callable[[float], None]) -> None:
+    for number in range(2):
+        assert isinstance(one.admit(f"first {number}"), Ticket)
+
+    def waits() -> list[float]:
+        return [one.keeper.look("default", SENDER) or 0 for _ in range(200)]
+
+    clock(keeper.UNPROVEN_SLOW_S + 0.01)
+    assert 0 < max(waits()) < 2
+
+    clock(keeper.SLOW_S)
+    assert max(waits()) > 10
+
+
 def test_what_becomes_held_at_once_beyond_what_is_allowed_is_made_up_for(
     one: Process, clock: Callable[[float], None]
 ) -> None:
