@@ -13,7 +13,7 @@ All queues are durable quorum queues, and dead-lettering between them is at-leas
 of a quorum queue loses thousands of messages when the broker is killed while they expire. Delay queues are permanent
 (an expiring one can vanish between its declaration and the publish), have one fixed TTL each (a TTL per message blocks
 behind the head of the queue), and share one fanout exchange per level, which leaves the routing key alone: what expires
-returns to the queue it came from, so any number of lanes share the levels. Measured on RabbitMQ 3.10 and 4.0.
+goes to the queue of that name, so any number of lanes share the levels. Measured on RabbitMQ 3.10 and 4.0.
 """
 
 from __future__ import annotations
@@ -106,10 +106,11 @@ def hold_levels(probe_s: float) -> list[int]:
 
 def are_empty(connection: Connection, queues: Iterable[str]) -> bool:
     """Whether no message waits in any of *queues*; one that does not exist is empty."""
-    return not any(_count(connection, queue) for queue in queues)
+    return not any(count(connection, queue) for queue in queues)
 
 
-def _count(connection: Connection, queue: str) -> int:
+def count(connection: Connection, queue: str) -> int:
+    """How many messages wait in *queue*; none where there is no such queue."""
     try:
         with connection.channel() as channel:
             return int(channel.queue_declare(queue, passive=True).message_count)

@@ -115,11 +115,12 @@ class _Pass:
         connection.connect()
         declare_all(connection, self._runtime)
         self._runtime.announcer.declare(connection)
-        for name in (name for lane in topology.LANES for name in topology.queue_names(lane)):
-            self._drain(connection, name)
+        names = [name for lane in topology.LANES for name in topology.queue_names(lane)]
+        # asked before anything is attempted: what is put off for a moment comes back, and is for another pass
+        for name, count in [(name, topology.count(connection, name)) for name in names]:
+            self._drain(connection, name, count)
         for queue in self._runtime.turnstiles.known():
-            if topology.is_there(connection, queue.name):
-                self._drain(connection, queue.name, queue.key)
+            self._drain(connection, queue.name, topology.count(connection, queue.name), queue.key)
 
     def tend(self) -> None:
         """Delete what is old, if that is due and no service does it."""
@@ -134,15 +135,16 @@ class _Pass:
             raise Lost
         eventlet.sleep(seconds)
 
-    def _drain(self, connection: Connection, name: str, key: str | None = None) -> None:
-        """What waits in the queue *name*; behind a limit, of this *key*, as much of it as may go now."""
+    def _drain(self, connection: Connection, name: str, count: int, key: str | None = None) -> None:
+        """At most *count* mails of the queue *name*; behind a limit, of this *key*, as much of it as may go now."""
+        if not count:
+            return
         with connection.channel() as channel:
             channel.auto_decode = False
-            self._drain_queue(topology.work_queue(name)(channel), key)
+            self._drain_queue(topology.work_queue(name)(channel), count, key)
 
-    def _drain_queue(self, queue: Any, key: str | None) -> None:
-        # what is put off for a moment comes back behind those that are there now, and is for another pass
-        for _ in range(queue.queue_declare(passive=True).message_count):
+    def _drain_queue(self, queue: Any, count: int, key: str | None) -> None:
+        for _ in range(count):
             if self._is_stopped or self._limits.are_reached(self.done):
                 return
             if key is not None and not self._runtime.turnstiles.may_pass(key):

@@ -111,6 +111,16 @@ def test_what_is_put_off_is_due_in_a_later_pass(amqp_uri: str, tmp_path: Path, s
     eventually(lambda: cron.drain()["sent"] == 1, 30)
 
 
+def test_what_comes_back_during_a_pass_is_for_the_next(amqp_uri: str, tmp_path: Path, smtp_server: SmtpServer) -> None:
+    smtp_server.script(Rule(at="rcpt", to="later*", reply="450 4.2.0 Later"))
+    cron = Cron(amqp_uri, tmp_path, smtp_server, schedules={"quick": {"schedule": [100], "limit": 100}})
+    cron.submit("later@example.org", *people("ann", 4))
+
+    done = cron.drain("--throttle", "0.3")
+
+    assert (done["sent"], done["deferred"]) == (4, 1)
+
+
 def test_a_throttled_pass_ends_in_good_order_when_it_is_told_to(cron: Cron) -> None:
     cron.submit(*people("ann", 3))
 
