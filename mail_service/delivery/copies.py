@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from mail_service import clock, message, topology
+from mail_service import clock, message, sizes, topology
 from mail_service.delivery.settling import MOST_DEATHS
 from mail_service.envelope import OURS, Envelope
 from mail_service.ledger.records import Mail, recipient
@@ -35,7 +35,7 @@ class Delivery:
     mail: Mail
     headers: Mapping[str, Any] = field(default_factory=dict)
     redelivered: bool = False
-    #: the envelope as it arrived; empty if somebody else wrote it
+    #: the envelope as it arrived; empty if somebody else wrote it, or more into it than is ours
     body: bytes = b""
 
     @property
@@ -128,7 +128,7 @@ def read(body: bytes, headers: Mapping[str, Any], *, redelivered: bool, settings
         mail=mail,
         headers=headers,
         redelivered=redelivered or headers.get(topology.REDELIVERED) is True,
-        body=body if body.startswith(OURS) else b"",
+        body=body if body.startswith(OURS) and len(body) <= settings.max_size + sizes.ROOM_TO_GROW else b"",
     )
 
 

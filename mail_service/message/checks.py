@@ -115,21 +115,28 @@ def _measured(message: object, max_size: int, bounds: Bounds) -> tuple[dict[str,
     """Do as ``as_json`` and return the size: large content is measured where it is, since its text takes two copies."""
     if not (isinstance(message, dict) and any(map(_is_large, references.spots(message)))):
         given, text = as_json(message, max_size, bounds)
-        return given, len(text)
+        return given, _bytes(text)
     rest = references.copied(message)
     size = 0
     for spot in filter(_is_large, references.spots(rest)):
         size += len(spot.value)
         spot.holder[spot.name] = ""
     _, text = as_json(rest, None, bounds)
-    size += len(text) if text.isascii() else len(text.encode())
+    size += _bytes(text)
     _check_size(size, max_size)
     return message, size
 
 
+def _bytes(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode())
+
+
 def _is_large(spot: references.Spot) -> bool:
-    """Of base64 each character is a byte; what turns out to be none is refused where it is read."""
-    return isinstance(spot.value, str) and len(spot.value) > LARGE and spot.value.isascii()
+    """Of base64 in one line each character is a byte; what turns out to be none is refused where it is read."""
+    value = spot.value
+    return (
+        isinstance(value, str) and len(value) > LARGE and value.isascii() and not any(map(value.__contains__, "\r\n\t"))
+    )
 
 
 def as_json(message: object, max_size: int | None, bounds: Bounds | None = None) -> tuple[dict[str, JSON], str]:
@@ -144,7 +151,7 @@ def as_json(message: object, max_size: int | None, bounds: Bounds | None = None)
         _count_values(message, bounds.max_values)
     try:
         text = _encode(message)
-        size = len(text) if text.isascii() else len(text.encode())
+        size = _bytes(text)
     except (ValueError, TypeError, RecursionError) as error:
         _find_unwritable(message, "", 0)
         raise InvalidMessage("message", f"cannot be written as JSON: {type(error).__name__}") from error
