@@ -35,7 +35,7 @@ BEAT_S = 1
 #: A process that lived longer than this is started again at once, others after a pause that doubles.
 HEALTHY_AFTER_S = 10
 #: mallopt(3): by itself glibc learns from the first large mail to keep the memory of all that come later
-_KEEPS_NOTHING_LARGE = {"MALLOC_MMAP_THRESHOLD_": "1048576"}
+_KEEPS_NOTHING_LARGE = {"MALLOC_MMAP_THRESHOLD_": "1048576", "MALLOC_TRIM_THRESHOLD_": "4194304"}
 LONGEST_PAUSE_S = 30
 
 
