@@ -69,6 +69,8 @@ class QueueConsumer(NamekoQueueConsumer):
         #: of those, what came over another connection, which may live longer than this one
         self._apart: set[int] = set()
         self._connected = False
+        #: those that gave their slot back before they were settled
+        self._lent: set[int] = set()
         #: when `stop` gives up, by the monotonic clock; set by the first provider that leaves
         self._stop_until: float | None = None
         #: ends an attempt to declare and to consume, over a connection on which nobody answers
@@ -162,7 +164,8 @@ class QueueConsumer(NamekoQueueConsumer):
             except PreconditionFailed as exc:
                 # kombu would try again for ever, and nobody would know why nothing happens
                 raise topology.other_arguments(provider.queue, exc) from exc
-            consumer.qos(prefetch_count=self._slots.most)
+            is_new = getattr(provider, "line", Line.NEW) is Line.NEW
+            consumer.qos(prefetch_count=self._slots.most if is_new else self.container.max_workers)
             self._consumers[provider] = consumer
         self._connected = True
         consumers: Iterable[Consumer] = self._consumers.values()
@@ -186,7 +189,7 @@ class QueueConsumer(NamekoQueueConsumer):
             self._look_again()
 
     def take_first(self, provider: Any, message: Message) -> None:
-        """A message whose turn it is, taken over another connection: it gets the next slot."""
+        """A message whose turn it is, taken over another connection: of the next slots one is its own."""
         self._pending.add(id(message))
         self._apart.add(id(message))
         self._handlers[id(message)] = provider
@@ -196,7 +199,8 @@ class QueueConsumer(NamekoQueueConsumer):
     @property
     def has_room(self) -> bool:
         """Whether `take_first` may be called."""
-        return self._stop_until is None and not self.should_stop and self._slots.has_room
+        has_room = self._slots.has_room and len(self._lent) < self._slots.most
+        return self._stop_until is None and not self.should_stop and has_room
 
     @property
     def is_full(self) -> bool:
@@ -226,8 +230,10 @@ class QueueConsumer(NamekoQueueConsumer):
         self.on_delivery(provider, message)
 
     def lend_slot(self, message: Message) -> None:
-        """*message* only waits for a confirm now, and another one may be begun meanwhile."""
-        self._slots.done(message)
+        """*message* only waits for a confirm now, and another one may be begun meanwhile; of so many at a time."""
+        if len(self._lent) < self._slots.most:
+            self._lent.add(id(message))
+            self._slots.done(message)
 
     def ack_message(self, message: Message) -> None:
         self._settle(message, message.ack)
@@ -245,6 +251,7 @@ class QueueConsumer(NamekoQueueConsumer):
         finally:
             self._pending.discard(id(message))
             self._apart.discard(id(message))
+            self._lent.discard(id(message))
             provider = self._handlers.pop(id(message), None)
             self._slots.done(message)
             if provider is not None:

@@ -59,6 +59,8 @@ class LaneConsumer(Consumer):
         super().__init__(topology.again_queue(lane) if again else topology.lane_queue(lane), **kwargs)
         self.lane = lane
         self.line = Line.AGAIN if again else Line.NEW
+        #: RabbitMQ took what was put off last; else mail would go round and be parked in the end
+        self._lends = True
         #: by their identity: messages that had their turn, and whether they made use of it
         self._turns: dict[int, tuple[Turnstile, bool]] = {}
 
@@ -102,7 +104,11 @@ class LaneConsumer(Consumer):
     def put_aside(self, message: Message) -> bool:
         """
         Where more mail comes than the workers take, have that of tenants wait in queues of their own, and take turns.
+
+        Not what comes again: in these queues new mail could not pass it.
         """
+        if self.line is Line.AGAIN:
+            return False
         turnstiles, headers = self.runtime.turnstiles, message.headers or {}
         if not (self.queue_consumer.is_full or turnstiles.has_sharers(self.lane)):
             return False
@@ -131,7 +137,8 @@ class LaneConsumer(Consumer):
             queue = topology.again_queue_name(self.lane)
             put_off = partial(self.runtime.queue.delay, queue=queue, delay_ms=wait_ms)
             self._spawn(self._pass_on, message, put_off)
-            self.queue_consumer.lend_slot(message)
+            if self._lends:
+                self.queue_consumer.lend_slot(message)
         else:
             super().handle_delivery(message)
 
@@ -140,8 +147,10 @@ class LaneConsumer(Consumer):
         try:
             publish(raw_body(message), headers=_untouched(message), message_id=message.properties.get("message_id"))
         except Exception as problem:
+            self._lends = False
             self.leave(message, problem)
         else:
+            self._lends = True
             self.queue_consumer.ack_message(message)
 
     def arguments(self, message: Message) -> tuple[Any, ...]:

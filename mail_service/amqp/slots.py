@@ -51,6 +51,7 @@ class Slots(Generic[M]):
         self._lines: tuple[deque[M], ...] = tuple(deque() for _ in Line)
         #: whose turn it was last
         self._last = Line.AGAIN
+        self._is_beginning = False
 
     @property
     def most(self) -> int:
@@ -83,10 +84,17 @@ class Slots(Generic[M]):
 
     def begin(self) -> None:
         """Begin what waits, as far as there are slots."""
-        while self.is_full and len(self._running) < self._limit():
-            message = self._next()
-            self._running[id(message)] = (message, self._now())
-            self._begin(message)
+        if self._is_beginning:
+            # called by what was just begun: once it returns, the loop goes on
+            return
+        self._is_beginning = True
+        try:
+            while self.is_full and len(self._running) < self._limit():
+                message = self._next()
+                self._running[id(message)] = (message, self._now())
+                self._begin(message)
+        finally:
+            self._is_beginning = False
 
     def _next(self) -> M:
         """Of the next line in which any waits."""

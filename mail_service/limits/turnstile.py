@@ -51,7 +51,7 @@ class Taker(Sharer, Protocol):
 
     @property
     def has_room(self) -> bool:
-        """Whether a mail would be attempted as soon as a worker is free, and before any that waits already."""
+        """Whether a mail would be attempted as soon as a worker is free, in turns with what waits already."""
         ...
 
     def take(self, message: Message, turnstile: Turnstile) -> None:

@@ -110,3 +110,23 @@ def test_each_line_is_given_up_on_its_own() -> None:
 
     assert (slots.forget(Line.NEW), slots.forget(Line.TURN)) == (["a"], ["x"])
     assert slots.are_taken
+
+
+def test_thousands_that_give_their_slot_back_at_once_are_all_begun() -> None:
+    begun: list[int] = []
+    running = 999_999
+
+    def begin(message: int) -> None:
+        begun.append(message)
+        if message != running:
+            slots.done(message)
+
+    slots = Slots[int](1, 0, begin, lambda: 0.0, lambda: SLOW_S)
+    numbers = [1_000_000 + number for number in range(5_000)]
+    for number in (running, *numbers):
+        slots.add(number)
+    assert begun == [running]
+
+    slots.done(running)
+
+    assert begun == [running, *numbers]
