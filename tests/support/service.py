@@ -30,7 +30,7 @@ def configuration(amqp_uri: str, folder: Path, *, smtp_port: int | None = None, 
         "default_from": "sender@example.org",
         "database": f"sqlite:///{folder / 'mail.db'}",
         "hold_probe": 1,
-        "schedules": {"quick": QUICK},
+        "schedules": {"quick": dict(QUICK)},
         "backoff": {"send": "quick", "submit": "quick", "event": "quick"},
     }
     if smtp_port is not None:
