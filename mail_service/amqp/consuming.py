@@ -164,9 +164,9 @@ class QueueConsumer(NamekoQueueConsumer):
             except PreconditionFailed as exc:
                 # kombu would try again for ever, and nobody would know why nothing happens
                 raise topology.other_arguments(provider.queue, exc) from exc
-            is_new = getattr(provider, "line", Line.NEW) is Line.NEW
-            consumer.qos(prefetch_count=self._slots.most if is_new else self.container.max_workers)
             self._consumers[provider] = consumer
+        # for each of them: RabbitMQ gives a consumer what was asked last before it begins, and they begin together
+        channel.basic_qos(0, self._slots.most, a_global=False)
         self._connected = True
         consumers: Iterable[Consumer] = self._consumers.values()
         return consumers

@@ -131,6 +131,22 @@ def test_a_provider_that_hangs_does_not_take_the_workers_of_another(
     assert server.accepted() == []
 
 
+def test_as_many_hanging_attempts_as_workers_leave_room_for_the_mail_behind_them(amqp_uri: str, tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        server = stack.enter_context(SmtpServer(Rule(at="connect", hang_s=60)))
+        more = {"other": {"BACKEND": SMTP, "OPTIONS": {"host": "127.0.0.1", "port": server.port, "timeout": 60}}}
+        database = f"sqlite:///{tmp_path / 'mail.db'}"
+        house = open_house(stack, amqp_uri, tmp_path, database, more_mailers=more, attempt_timeout=60)
+        hanging = submit(house, 10)
+
+        (healthy,) = submit(house, 1, "default")
+
+        house.becomes(healthy, "sent")
+        assert {house.rpc.status(mail_id)["status"] for mail_id in hanging} == {"queued"}
+        # an orderly end would wait for them
+        house.service.kill9()
+
+
 def test_a_hold_outlives_a_restart(server_and_house: tuple[SmtpServer, House]) -> None:
     server, house = server_and_house
     server.script(Rule(at="auth", reply="535 5.7.8 Wrong password"))
