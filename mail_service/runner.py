@@ -10,6 +10,7 @@ alive.
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import selectors
 import signal
@@ -34,9 +35,11 @@ STUCK_AFTER_S = 60
 BEAT_S = 1
 #: A process that lived longer than this is started again at once, others after a pause that doubles.
 HEALTHY_AFTER_S = 10
+LONGEST_PAUSE_S = 30
 #: mallopt(3): by itself glibc learns from the first large mail to keep the memory of all that come later
 _KEEPS_NOTHING_LARGE = {"MALLOC_MMAP_THRESHOLD_": "1048576", "MALLOC_TRIM_THRESHOLD_": "4194304"}
-LONGEST_PAUSE_S = 30
+#: new objects, of those that may be part of a cycle, until the youngest are looked through; Python's default is 700
+CYCLES_AFTER = 20_000
 
 
 def run(config_path: str, processes: int) -> int:
@@ -193,6 +196,7 @@ def _run_child(config_path: str, leash: int, beats: int) -> int:
     try:
         from mail_service import service
 
+        _look_for_cycles_seldom()
         eventlet.spawn_n(_follow, leash)
         eventlet.spawn_n(_beat, beats)
         _serve([service.MailService, service.HighLane, service.NormalLane, service.BulkLane, service.Web], config)
@@ -200,6 +204,12 @@ def _run_child(config_path: str, leash: int, beats: int) -> int:
         _say(str(exc))
         return EXIT_CONFIGURATION
     return 0
+
+
+def _look_for_cycles_seldom() -> None:
+    """What is loaded by now stays, and a mail leaves next to nothing that only the cyclic collector would free."""
+    gc.freeze()
+    gc.set_threshold(CYCLES_AFTER, 20, 20)
 
 
 def _serve(services: Sequence[type], config: Mapping[str, Any]) -> None:
