@@ -35,7 +35,7 @@ from mail_service.mailers.content import (
 )
 from mail_service.mailers.idempotency import with_key
 from mail_service.mailers.kinship import descends_from
-from mail_service.mailers.sessions import DEFAULT_KEPT, Sessions, close, connection_of, is_good_after
+from mail_service.mailers.sessions import Sessions, close, connection_of, is_good_after
 from mail_service.mailers.signing import Sign
 from mail_service.outcome import Diagnosis, Kind, Receipt
 
@@ -116,7 +116,7 @@ class DjangoMailer:
         self._classify = classify
         self._longest_s = attempt_timeout_s
         self._clock = clock
-        self._sessions = Sessions((settings.limit and settings.limit.concurrency) or DEFAULT_KEPT, clock)
+        self._sessions = Sessions(settings.limit.concurrency if settings.limit else None, clock)
         #: what the OPTIONS say to a backend built on requests, which each attempt may have to make shorter
         self._timeout: Any = None
 

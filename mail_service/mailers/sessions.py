@@ -17,8 +17,6 @@ from typing import Any, Final
 
 from mail_service.mailers.kinship import descends_from
 
-#: backends kept when nothing limits the mailer's concurrency; nameko's default number of workers
-DEFAULT_KEPT: Final = 10
 #: Seconds after which connections that nobody used are closed, while the session stays. A server may close an idle
 #: one at any time, and a request that crosses that has an unknown outcome; few close earlier than this. The defaults
 #: are 5 s in Apache (KeepAliveTimeout) and Node.js (keepAliveTimeout), 60 s in AWS's load balancers, 75 s in nginx.
@@ -82,10 +80,13 @@ _HOUSEHOLD: Final = Household()
 class Sessions:
     """
     Backends of one mailer that wait for their next mail. The one used last goes first, so that those too many grow old.
+
+    Args:
+        size: At most so many; None for as many as were in use at a time.
     """
 
     def __init__(
-        self, size: int, clock: Callable[[], float] = time.monotonic, *, household: Household = _HOUSEHOLD
+        self, size: int | None, clock: Callable[[], float] = time.monotonic, *, household: Household = _HOUSEHOLD
     ) -> None:
         self._size = size
         self._clock = clock
@@ -108,7 +109,7 @@ class Sessions:
         """Keep a backend on which nothing is under way, or close it where enough wait."""
         now = self._clock()
         with self._lock:
-            is_kept = len(self._idle) < self._size
+            is_kept = self._size is None or len(self._idle) < self._size
             if is_kept:
                 self._idle.append(_Idle(now, backend))
         if not is_kept:

@@ -37,8 +37,6 @@ from mail_service.outcome import Receipt
 
 #: seconds, when OPTIONS has no timeout; Django's own default is to wait for ever
 DEFAULT_TIMEOUT_S: Final = 30.0
-#: connections kept when nothing limits the mailer's concurrency; nameko's default number of workers
-DEFAULT_KEPT: Final = 10
 #: seconds after which an unused connection is not trusted without asking
 ASK_AFTER_S: Final = 10.0
 #: seconds after its last mail for which a connection is taken to be there without a doubt
@@ -70,11 +68,16 @@ class _Outcome:
 
 @dataclass(slots=True)
 class _Pool:
-    """Connections that wait for their next mail; the one used last is taken first, so that those too many grow old."""
+    """
+    Connections that wait for their next mail, no more than were in use at a time. The one used last is taken first, so
+    that those too many grow old.
+    """
 
-    size: int
+    #: None: as many as there are
+    size: int | None
     #: seconds, from any beginning
     clock: Callable[[], float]
+    #: in the order in which they were put here
     _idle: list[Conversation] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -92,13 +95,18 @@ class _Pool:
 
     def put(self, conversation: Conversation) -> None:
         """Keep a connection on which nothing is under way, or close it when there are enough."""
-        conversation.is_kept, conversation.idle_since = True, self.clock()
+        now = self.clock()
+        conversation.is_kept, conversation.idle_since = True, now
         with self._lock:
-            is_kept = len(self._idle) < self.size
+            is_kept = self.size is None or len(self._idle) < self.size
             if is_kept:
                 self._idle.append(conversation)
+            old = [idle for idle in self._idle if now - idle.idle_since >= KEEP_S]
+            del self._idle[: len(old)]
         if not is_kept:
             conversation.end()
+        for idle in old:
+            idle.drop()
 
     def empty(self) -> list[Conversation]:
         """Give all up."""
@@ -127,7 +135,7 @@ class SmtpMailer:
         self._settings = settings
         self._classify = classify
         self._longest_s = attempt_timeout_s
-        self._pool = _Pool((settings.limit and settings.limit.concurrency) or DEFAULT_KEPT, clock)
+        self._pool = _Pool(settings.limit.concurrency if settings.limit else None, clock)
         self._configured: Any = None
         #: a small mail goes at once with its content where an unknown outcome is retried, until a server misunderstands
         self._may_chunk = settings.on_unknown == "retry"

@@ -13,7 +13,7 @@ import pytest
 
 from mail_service.local.http_server import HttpServer, Rule
 from mail_service.mailers.django_backend import DjangoMailer
-from mail_service.mailers.sessions import DEFAULT_KEPT, FRESH_S, KEEP_S, Household, Sessions
+from mail_service.mailers.sessions import FRESH_S, KEEP_S, Household, Sessions
 from mail_service.outcome import Kind
 from mail_service.settings import Limit, MailerSettings
 from tests.support.waiting import eventually
@@ -279,13 +279,13 @@ def test_a_mailer_that_nobody_has_any_more_is_not_kept_by_its_sessions() -> None
     assert len(household._members) == 0
 
 
-def test_as_many_as_workers_are_kept_without_a_limit() -> None:
-    sessions = Sessions(DEFAULT_KEPT, Clock(), household=Household())
-    backends = [Backend() for _ in range(DEFAULT_KEPT + 1)]
+def test_all_are_kept_without_a_limit() -> None:
+    sessions = Sessions(None, Clock(), household=Household())
+    backends = [Backend() for _ in range(100)]
     for backend in backends:
         sessions.put(backend)
 
-    assert [backend.closed["all"] for backend in backends] == [0] * DEFAULT_KEPT + [1]
+    assert [backend.closed["all"] for backend in backends] == [0] * 100
 
 
 def test_other_backends_are_made_for_each_mail() -> None:

@@ -308,15 +308,45 @@ def test_no_more_connections_are_kept_than_may_be_used(smtp_server: SmtpServer) 
     """Three at a time, of which the pool keeps one."""
     mailer = SmtpMailer(replace(smtp_settings(smtp_server.port), limit=Limit(concurrency=1)))
     smtp_server.script(Rule(at="end", hang_s=0.3))
-    threads = [threading.Thread(target=mailer.send, args=(an_email(A), [A])) for _ in range(3)]
+    at_a_time(mailer, 3)
+
+    assert len({mail.connection for mail in smtp_server.accepted()}) == 3
+    assert len(mailer._pool._idle) == 1
+    mailer.close()
+
+
+def at_a_time(mailer: SmtpMailer, count: int) -> None:
+    """So many mails, each in a thread of its own."""
+    threads = [threading.Thread(target=mailer.send, args=(an_email(A), [A])) for _ in range(count)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(10)
 
-    assert len({mail.connection for mail in smtp_server.accepted()}) == 3
+
+def test_as_many_connections_are_kept_as_were_in_use(mailer: SmtpMailer, smtp_server: SmtpServer) -> None:
+    smtp_server.script(Rule(at="end", hang_s=0.5))
+    at_a_time(mailer, 25)
+    at_a_time(mailer, 25)
+
+    assert len(smtp_server.accepted()) == 50
+    assert len({mail.connection for mail in smtp_server.accepted()}) == 25
+
+
+def test_connections_too_many_are_closed_when_they_have_grown_old(
+    mailer: SmtpMailer, smtp_server: SmtpServer, clock: Clock
+) -> None:
+    smtp_server.script(Rule(at="end", hang_s=0.3))
+    at_a_time(mailer, 3)
+    smtp_server.script()
+
+    clock.now += KEEP_S / 2
+    mailer.send(an_email(A), [A])
+    clock.now += KEEP_S / 2
+    mailer.send(an_email(A), [A])
+
     assert len(mailer._pool._idle) == 1
-    mailer.close()
+    assert len({mail.connection for mail in smtp_server.accepted()}) == 3
 
 
 def test_a_closed_mailer_can_be_used_again(mailer: SmtpMailer) -> None:
