@@ -15,7 +15,8 @@ def now() -> datetime:
 
 def iso(moment: datetime) -> str:
     """``2026-11-22T03:03:51.000123+00:00``, always with microseconds."""
-    return moment.astimezone(UTC).isoformat(timespec="microseconds")
+    in_utc = moment if moment.tzinfo is UTC else moment.astimezone(UTC)
+    return in_utc.isoformat(timespec="microseconds")
 
 
 def now_iso() -> str:

@@ -25,6 +25,9 @@ from mail_service.outcome import Status
 
 _log = logging.getLogger(__name__)
 
+#: dumps() with arguments makes an encoder for each call
+_encode = json.JSONEncoder(separators=(",", ":"), default=str).encode
+
 SERVICE = "mail_service"
 _ANSWERED_WITH_RECORD = frozenset({Status.SENT, Status.PARTLY_SENT, Status.HELD})
 _DISPATCHED = frozenset(Status) - {Status.QUEUED, Status.DISCARDED}
@@ -79,7 +82,7 @@ class Announcer:
         )
 
     def _tell(self, payload: Any, **where: Any) -> None:
-        body = json.dumps(payload, separators=(",", ":"), default=str).encode()
+        body = _encode(payload).encode()
         try:
             self._publisher.publish(body, mandatory=False, content_type=CONTENT_TYPE, content_encoding="utf-8", **where)
         except Exception as exc:  # noqa: BLE001 - a caller may have named any address to reply to

@@ -237,7 +237,8 @@ class Courier:
     def _attempt(self, delivery: Delivery, mail: Mail) -> Verdict:
         mail = self._guard.suppressed(mail)
         if all_are_done(mail):
-            return self._give_up(delivery, finished(replace(mail, error=suppressed_text(mail))))
+            error = suppressed_text(mail.recipients)
+            return self._give_up(delivery, finished(mail, recipients=mail.recipients, error=error))
         if delivery.has_expired:
             assert delivery.options.expires_at is not None  # noqa: S101 - it has passed
             return self._give_up(
@@ -294,12 +295,13 @@ class Courier:
         return self._conclude(delivery, mail, handed, survived=False)
 
     def _conclude(self, delivery: Delivery, mail: Mail, handed: Handed, *, survived: bool = True) -> Verdict:
+        if survived and mail.deaths:
+            mail = replace(mail, deaths=0)
         settled = settle(mail, handed.receipts, on_unknown=handed.on_unknown)
-        if survived:
-            settled = replace(settled, mail=replace(settled.mail, deaths=0))
         attempts = [_as_attempt(settled, each, len(handed.rounds)) for each in handed.rounds]
         change = self._change(delivery, settled.mail, attempts)
-        change = replace(change, suppressions=self._hard_bounces(change.mail, handed.rounds))
+        if suppressions := self._hard_bounces(change.mail, handed.rounds):
+            change = replace(change, suppressions=suppressions)
         tried = Tried(settled=settled, change=change)
         was_held = mail.status == Status.HELD
         _log_attempt(tried, handed, number_of=mail.attempts + 1, again=was_held)

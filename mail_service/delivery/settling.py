@@ -56,17 +56,17 @@ def settle(mail: Mail, receipts: Sequence[Receipt], *, on_unknown: str = "retry"
         receipts = [_given_up(receipt) for receipt in receipts]
     states = {receipt.address: state_of(receipt, on_unknown) for receipt in receipts}
     deciding = deciding_of(receipts)
+    statuses = {state["status"] for state in states.values()}
+    step = Step.RETRY if Status.DEFERRED in statuses else Step.HOLD if Status.HELD in statuses else Step.FINAL
+    recipients = {**mail.recipients, **states}
     error = None if deciding.kind == Kind.ACCEPTED else deciding.text or str(deciding.kind)
-    mail = replace(mail, recipients={**mail.recipients, **states}, error=error)
-    statuses = {Status(state["status"]) for state in states.values()}
-    if Status.DEFERRED in statuses:
-        step = Step.RETRY
-    elif Status.HELD in statuses:
-        step = Step.HOLD
+    attempts = mail.attempts + 1 if receipts and step != Step.HOLD else mail.attempts
+    # one replace(): it costs as much as the rest of this
+    if step == Step.FINAL:
+        error = error or suppressed_text(recipients)
+        mail = finished(mail, recipients=recipients, error=error, attempts=attempts)
     else:
-        step, mail = Step.FINAL, finished(replace(mail, error=error or suppressed_text(mail)))
-    if receipts and step != Step.HOLD:
-        mail = replace(mail, attempts=mail.attempts + 1)
+        mail = replace(mail, recipients=recipients, error=error, attempts=attempts)
     waits = [receipt.diagnosis.wait_s for receipt in receipts if receipt.diagnosis.wait_s]
     return Settled(mail=mail, step=step, diagnosis=deciding, wait_s=max(waits, default=None))
 
@@ -106,20 +106,19 @@ def state_of(receipt: Receipt, on_unknown: str = "retry") -> Mapping[str, Any]:
     return recipient(_STATUS_OF[kind], message_id=receipt.message_id, detail=text or None)
 
 
-def suppressed_text(mail: Mail) -> str | None:
-    """What the record of a mail says whose recipients, or some of them, were not mailed because they are suppressed."""
-    details = [state["detail"] for state in mail.recipients.values() if state["status"] == Status.SUPPRESSED]
+def suppressed_text(recipients: Mapping[str, Mapping[str, Any]]) -> str | None:
+    """What the record of a mail says whose *recipients*, or some of them, were not mailed, being suppressed."""
+    details = [state["detail"] for state in recipients.values() if state["status"] == Status.SUPPRESSED]
     if not details:
         return None
-    whom = "nobody was left to mail" if len(details) == len(mail.recipients) else f"{len(details)} not mailed"
+    whom = "nobody was left to mail" if len(details) == len(recipients) else f"{len(details)} not mailed"
     return f"{whom}: {details[0]}"
 
 
-def finished(mail: Mail) -> Mail:
-    """*mail* with the final status that its recipients' statuses add up to."""
-    return replace(
-        mail, status=final_status([Status(state["status"]) for state in mail.recipients.values()]), next_attempt_at=None
-    )
+def finished(mail: Mail, *, recipients: Mapping[str, Mapping[str, Any]], **more: Any) -> Mail:
+    """*mail* with these *recipients*, the final status that they add up to, and what *more* is to be changed."""
+    status = final_status([Status(state["status"]) for state in recipients.values()])
+    return replace(mail, recipients=recipients, status=status, next_attempt_at=None, **more)
 
 
 def final_status(statuses: Sequence[Status]) -> Status:
@@ -154,7 +153,7 @@ def ended(mail: Mail, status: Status, reason: str) -> Mail:
     if not recipients:
         return replace(mail, status=status, error=reason, next_attempt_at=None)
     error = reason if mail.error is None else f"{reason}; last: {mail.error}"
-    return finished(replace(mail, recipients=recipients, error=error))
+    return finished(mail, recipients=recipients, error=error)
 
 
 def waiting(mail: Mail, status: Status, next_attempt_at: str) -> Mail:
