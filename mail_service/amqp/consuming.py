@@ -52,6 +52,19 @@ class Provider:
     #: where its messages wait for a slot
     line = Line.NEW
 
+    @property
+    def spare_slots(self) -> int:
+        """Messages more that are begun while others are slow."""
+        return 0
+
+    @property
+    def slow_s(self) -> float:
+        """Seconds after which one of its messages is slow, and lends its slot."""
+        return math.inf
+
+    def declare(self, _connection: Connection) -> None:
+        """Make what it consumes, and what it publishes to, known to a broker that may have lost it."""
+
     def put_aside(self, _message: Message) -> bool:
         """Whether a message that just came is settled without a worker; then this has begun."""
         return False
@@ -153,8 +166,7 @@ class QueueConsumer(NamekoQueueConsumer):
             self._handlers.pop(id(message), None)
         self._make_room()
         for provider in self._providers:
-            if declare := getattr(provider, "declare", None):
-                declare(channel.connection.client)
+            provider.declare(channel.connection.client)
             try:
                 consumer = consumer_cls(
                     queues=[provider.queue],
@@ -172,7 +184,7 @@ class QueueConsumer(NamekoQueueConsumer):
         return consumers
 
     def _make_room(self) -> None:
-        spare = max((getattr(provider, "spare_slots", 0) for provider in self._providers), default=0)
+        spare = max((provider.spare_slots for provider in self._providers), default=0)
         self._slots.resize(self.container.max_workers, spare)
         # its own limit would block the loop that sends the heartbeats
         self.container._worker_pool.resize(self._slots.most + 1)  # noqa: SLF001 - nameko has no other word for it
@@ -185,7 +197,7 @@ class QueueConsumer(NamekoQueueConsumer):
         self._pending.add(id(message))
         self._handlers[id(message)] = provider
         if not provider.put_aside(message):
-            self._slots.add(message, getattr(provider, "line", Line.NEW))
+            self._slots.add(message, provider.line)
             self._look_again()
 
     def take_first(self, provider: Any, message: Message) -> None:
@@ -209,7 +221,7 @@ class QueueConsumer(NamekoQueueConsumer):
 
     def _look_again(self) -> None:
         """Those who are at work may turn out to be slow."""
-        if self._slots.is_full and not self._is_looking:
+        if self._slots.any_wait and not self._is_looking:
             self._is_looking = True
             eventlet.spawn_after(LOOK_S, self._look)
 
@@ -220,7 +232,7 @@ class QueueConsumer(NamekoQueueConsumer):
 
     def _slow_s(self) -> float:
         """Of those who lend slots, the least patient one."""
-        return min((provider.slow_s for provider in self._providers if hasattr(provider, "slow_s")), default=math.inf)
+        return min((provider.slow_s for provider in self._providers), default=math.inf)
 
     def _begin(self, message: Message) -> None:
         self._handlers[id(message)].handle_delivery(message)

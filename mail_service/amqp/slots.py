@@ -75,7 +75,7 @@ class Slots(Generic[M]):
     @property
     def are_taken(self) -> bool:
         """Whether a message that came now would have to wait."""
-        return self.is_full or len(self._running) >= self._limit()
+        return self.any_wait or len(self._running) >= self._limit()
 
     def done(self, message: M) -> None:
         """*message* is settled. Nothing happens for one that was never begun."""
@@ -89,7 +89,7 @@ class Slots(Generic[M]):
             return
         self._is_beginning = True
         try:
-            while self.is_full and len(self._running) < self._limit():
+            while self.any_wait and len(self._running) < self._limit():
                 message = self._next()
                 self._running[id(message)] = (message, self._now())
                 self._begin(message)
@@ -103,7 +103,7 @@ class Slots(Generic[M]):
         return self._lines[self._last].popleft()
 
     @property
-    def is_full(self) -> bool:
+    def any_wait(self) -> bool:
         """Whether anything waits for a slot."""
         return any(self._lines)
 

@@ -229,7 +229,8 @@ class Keeper:
         now = self._now()
         gate = self._gate(ticket.mailer)
         diagnoses = [receipt.diagnosis for receipt in receipts]
-        if any(diagnosis.kind == Kind.ACCEPTED or diagnosis.is_answer for diagnosis in diagnoses):
+        has_answered = any(diagnosis.kind == Kind.ACCEPTED or diagnosis.is_answer for diagnosis in diagnoses)
+        if has_answered:
             self._proven.add(ticket.mailer)
         fault = _fault(diagnoses)
         if fault is not None and fault.concerns == Scope.MAILER:
@@ -237,7 +238,7 @@ class Keeper:
         elif fault is not None:
             self._succeeded(ticket, gate, now, also_sender=False)
             self._hold_sender(ticket, fault, now)
-        elif any(diagnosis.kind == Kind.ACCEPTED or diagnosis.is_answer for diagnosis in diagnoses):
+        elif has_answered:
             self._succeeded(ticket, gate, now, also_sender=True)
         else:
             # what failed here never got as far as the provider

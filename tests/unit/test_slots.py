@@ -59,7 +59,7 @@ def test_what_was_not_begun_can_be_given_up() -> None:
     messages = work.add(5)
 
     assert work.slots.forget(Line.NEW, Line.AGAIN) == messages[2:]
-    assert not work.slots.is_full
+    assert not work.slots.any_wait
     work.slots.done(messages[0])
     assert len(work.begun) == 2
 
