@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -135,27 +136,27 @@ def test_a_full_bulk_lane_does_not_delay_high_mail(own_house: House) -> None:
     assert statuses.count("queued") > 100
 
 
-def test_waiting_mail_of_a_higher_priority_goes_first(own_house: House) -> None:
-    """All lanes fill up while the service is stopped; the mails are slow, so that the order of the ends shows."""
-    own_house.smtp.script(Rule(at="end", hang_s=0.2))
+def test_waiting_mail_of_a_higher_priority_does_not_stand_behind_other_mail(own_house: House) -> None:
+    """All lanes fill up while the service is stopped; the mails take a while, so that the order of the ends shows."""
+    own_house.smtp.script(Rule(at="end", hang_s=0.05))
     own_house.service.stop()
     from mail_service.client import MailClient
 
     with MailClient(own_house.amqp_uri) as client:
         for priority in ("bulk", "normal", "high"):
-            client.submit_many([mail(own_house.person(priority), options={"priority": priority}) for _ in range(60)])
+            client.submit_many([mail(own_house.person(priority), options={"priority": priority}) for _ in range(200)])
     own_house.service.start()
 
-    eventually(lambda: len(own_house.smtp.accepted()) == 180, 60)
+    eventually(lambda: len(own_house.smtp.accepted()) == 600, 60)
 
     order = [taken.rcpt_tos[0].partition("-")[0] for taken in own_house.smtp.accepted()]
-    average = {
-        priority: sum(place for place, each in enumerate(order) if each == priority) / 60
-        for priority in ("high", "normal", "bulk")
-    }
-    # in one queue high would be 120 places behind bulk; each lane starts when it is ready, a few rounds of 30 apart
-    assert average["high"] <= average["bulk"] + 60
-    assert average["normal"] <= average["bulk"] + 60
+    # each lane starts when it is ready; while all are under way none gets less than another, but for a few rounds of 10
+    began = max(order.index(priority) for priority in ("bulk", "normal", "high"))
+    ended = min(len(order) - order[::-1].index(priority) for priority in ("bulk", "normal", "high"))
+    together = Counter(order[began:ended])
+    assert sum(together.values()) >= 200
+    assert together["high"] >= together["bulk"] - 40
+    assert together["normal"] >= together["bulk"] - 40
 
 
 def test_new_mail_passes_a_crowd_that_comes_again(amqp_uri: str, tmp_path: Path) -> None:
