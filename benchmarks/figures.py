@@ -12,13 +12,13 @@ LIMIT_S = 240
 LOOK_S = 0.02
 
 
-def until(ask: Callable[[], T], is_enough: Callable[[T], bool], what: str) -> T:
+def until(ask: Callable[[], T], is_enough: Callable[[T], bool], what: str, *, every_s: float = LOOK_S) -> T:
     """The first answer that is enough. Raises TimeoutError."""
     end = time.monotonic() + LIMIT_S
     while not is_enough(answer := ask()):
         if time.monotonic() > end:
             raise TimeoutError(f"{what} not within {LIMIT_S} s")
-        time.sleep(LOOK_S)
+        time.sleep(every_s)
     return answer
 
 

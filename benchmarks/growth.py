@@ -10,11 +10,10 @@ from kombu import Connection
 
 from benchmarks.figures import quantile
 from benchmarks.messages import a_message
-from benchmarks.servers import memory_mib, running
+from benchmarks.servers import memory_mib, running, smtp_mailer
 from benchmarks.sink import Sink
 from mail_service import topology
 from mail_service.client import MailClient
-from mail_service.mailers import SMTP_BACKEND
 
 #: mails handed in at once, since a million would not fit into memory
 _AT_ONCE = 5_000
@@ -46,8 +45,7 @@ def at(backlog: int, amqp_uri: str, folder: Path, sink: Sink) -> Depth:
             client.submit_many([a_message(f"m{number}") for number in range(start, min(start + _AT_ONCE, backlog))])
         took = [_seconds(client, number) for number in range(_SINGLE)]
     sink.ask("reset")
-    default = {"BACKEND": SMTP_BACKEND, "OPTIONS": {"host": "127.0.0.1", "port": sink.port}}
-    with running(amqp_uri, folder, {"default": default}, workers=50) as service:
+    with running(amqp_uri, folder, {"default": smtp_mailer(sink.port)}, workers=50) as service:
         warm = sink.until("count", _WARM)
         done = sink.until("count", min(backlog, _COUNTED))
         mib = memory_mib(service)

@@ -16,7 +16,6 @@ import json
 import smtplib
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -28,7 +27,7 @@ from benchmarks.figures import LIMIT_S, quantile
 from benchmarks.messages import a_message, as_bytes
 from benchmarks.providers import EVERY_S, latency_of_the_fine_one, seconds_of_the_fine_one
 from benchmarks.rows import Found, Row, Target, at_least, at_most, show
-from benchmarks.servers import broker
+from benchmarks.servers import empty_broker
 from benchmarks.sink import Sink
 from benchmarks.tenants import ANSWER_S, latencies
 from benchmarks.tenants import EVERY_S as BESIDE_EVERY_S
@@ -227,8 +226,8 @@ def bench_providers(mails: int) -> Found:
     """How fast one provider's mail goes while three others fail."""
     rates = []
     for alone in (True, False):
-        with tempfile.TemporaryDirectory() as folder, broker(Path(folder)) as node:
-            rates.append(mails / seconds_of_the_fine_one(node.amqp_uri, Path(folder), mails, alone=alone))
+        with empty_broker() as (amqp_uri, folder):
+            rates.append(mails / seconds_of_the_fine_one(amqp_uri, folder, mails, alone=alone))
     rows = [
         Row(what=f"one provider, {mails} mails, 2 processes", rate=rates[0]),
         Row(what="the same beside one with 401, one with 429, one that hangs", rate=rates[1], against=rates[0]),
@@ -248,34 +247,29 @@ def bench_providers(mails: int) -> Found:
 
 
 def _latency(*, alone: bool) -> list[float]:
-    with tempfile.TemporaryDirectory() as folder, broker(Path(folder)) as node:
-        return latency_of_the_fine_one(node.amqp_uri, Path(folder), alone=alone)
+    with empty_broker() as (amqp_uri, folder):
+        return latency_of_the_fine_one(amqp_uri, folder, alone=alone)
 
 
 def bench_tenants(burst: int) -> Found:
     """How long a tenant's mail takes beside another's burst, with and without turns."""
     rows = []
     for with_tenants in (False, True):
-        with tempfile.TemporaryDirectory() as folder, broker(Path(folder)) as node:
+        with empty_broker() as (amqp_uri, folder):
             of_a, of_b = ({"tenant": "a"}, {"tenant": "b"}) if with_tenants else ({}, {})
-            idle, beside = latencies(node.amqp_uri, Path(folder), burst, of_a=of_a, of_b=of_b)
+            idle, beside = latencies(amqp_uri, folder, burst, of_a=of_a, of_b=of_b)
         how = "tenants take turns" if with_tenants else "no tenants, in the order of arrival"
-        note = (
-            f"B's latency: median {beside.median:.2f} s, longest {beside.longest:.2f} s; "
-            f"idle {idle.median:.2f} s, {idle.longest:.2f} s"
-        )
+        note = f"B's latency: {beside}; idle: {idle}"
         rows.append(Row(what=f"{burst} mails of A, then B's: {how}", rate=beside.rate, note=note))
     return Found(rows)
 
 
 def bench_priorities(burst: int) -> Found:
     """How long a mail of priority high takes that comes after a burst of bulk mail."""
-    with tempfile.TemporaryDirectory() as folder, broker(Path(folder)) as node:
+    with empty_broker() as (amqp_uri, folder):
         bulk, high = {"priority": "bulk"}, {"priority": "high"}
-        idle, beside = latencies(node.amqp_uri, Path(folder), burst, of_a=bulk, of_b=high, to_the_end=False)
-    note = (
-        f"median {beside.median:.2f} s, longest {beside.longest:.2f} s; idle {idle.median:.2f} s, {idle.longest:.2f} s"
-    )
+        idle, beside = latencies(amqp_uri, folder, burst, of_a=bulk, of_b=high, to_the_end=False)
+    note = f"{beside}; idle: {idle}"
     more = (beside.median - idle.median) / ANSWER_S
     return Found(
         [Row(what=f"a mail of priority high after {burst:,} of bulk", rate=1 / BESIDE_EVERY_S, note=note)],
@@ -286,8 +280,8 @@ def bench_priorities(burst: int) -> Found:
 @contextlib.contextmanager
 def _place() -> Iterator[tuple[str, Path, Sink]]:
     """Give an empty broker's URI, a folder, and an SMTP server."""
-    with Sink() as sink, tempfile.TemporaryDirectory() as folder, broker(Path(folder)) as node:
-        yield node.amqp_uri, Path(folder), sink
+    with Sink() as sink, empty_broker() as (amqp_uri, folder):
+        yield amqp_uri, folder, sink
 
 
 def _loop_rate(sink: Sink, mails: int, *, prebuilt: bool) -> float:

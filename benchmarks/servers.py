@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import yaml
 from mail_service.local.node import Node, temporary_node
 from mail_service.local.process import Child, environment
 from mail_service.local.rabbitmq import installed_or_install
+from mail_service.mailers import SMTP_BACKEND
 
 ROOT = Path(__file__).parents[1]
 
@@ -25,6 +27,18 @@ def broker(folder: Path) -> Iterator[Node]:
         raise SystemExit("no RabbitMQ: install the package rabbitmq-server")
     with temporary_node(folder, programs) as node:
         yield node
+
+
+@contextlib.contextmanager
+def empty_broker() -> Iterator[tuple[str, Path]]:
+    """Give the URI of a RabbitMQ node of one's own, and a folder; both are gone afterwards."""
+    with tempfile.TemporaryDirectory() as folder, broker(Path(folder)) as node:
+        yield node.amqp_uri, Path(folder)
+
+
+def smtp_mailer(port: int) -> dict[str, Any]:
+    """Settings of a mailer that hands mail to the SMTP server on *port*."""
+    return {"BACKEND": SMTP_BACKEND, "OPTIONS": {"host": "127.0.0.1", "port": port}}
 
 
 def command(

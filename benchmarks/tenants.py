@@ -15,10 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.figures import quantile, until
-from benchmarks.servers import running
+from benchmarks.servers import running, smtp_mailer
 from mail_service.client import MailClient
 from mail_service.local.smtp_server import Rule, SmtpServer
-from mail_service.mailers import SMTP_BACKEND
 
 #: the mail server takes this long for each mail, seconds
 ANSWER_S = 0.05
@@ -36,6 +35,9 @@ class Latency:
     #: A's mails a second, from the first to the last
     rate: float = 0.0
 
+    def __str__(self) -> str:
+        return f"median {self.median:.2f} s, longest {self.longest:.2f} s"
+
 
 def latencies(
     amqp_uri: str, folder: Path, burst: int, *, of_a: dict[str, Any], of_b: dict[str, Any], to_the_end: bool = True
@@ -43,7 +45,7 @@ def latencies(
     """B's latency on an idle service, and beside A's burst; *of_a* and *of_b* are options of their mails."""
     with contextlib.ExitStack() as stack:
         smtp = stack.enter_context(SmtpServer(Rule(at="end", hang_s=ANSWER_S)))
-        stack.enter_context(running(amqp_uri, folder, {"default": _mailer(smtp.port)}))
+        stack.enter_context(running(amqp_uri, folder, {"default": smtp_mailer(smtp.port)}))
         client = stack.enter_context(MailClient(amqp_uri, timeout=60))
         client.submit(_mail("warm-0"), **of_b)
         _await(smtp, 1)
@@ -94,7 +96,3 @@ def _mail(who: str) -> dict[str, Any]:
         "from_email": "sender@example.org",
         "to": [f"{who}@example.org"],
     }
-
-
-def _mailer(port: int) -> dict[str, Any]:
-    return {"BACKEND": SMTP_BACKEND, "OPTIONS": {"host": "127.0.0.1", "port": port}}

@@ -19,17 +19,16 @@ from typing import Any
 
 from kombu import Connection
 
+from benchmarks.figures import until
 from benchmarks.messages import a_message
-from benchmarks.servers import broker, running
+from benchmarks.servers import broker, running, smtp_mailer
 from benchmarks.sink import Sink
 from mail_service import topology
 from mail_service.client import MailClient
 from mail_service.errors import MailServiceError
 from mail_service.local.node import Node
-from mail_service.mailers import SMTP_BACKEND
 
 REHEARSAL = "mail_service.mailers.rehearsal.EmailBackend"
-LIMIT_S = 300
 
 
 def main() -> int:
@@ -41,9 +40,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name, broker(Path(name)) as node, Sink() as sink:
         folder = Path(name)
         _queue(node, mails)
-        _deliver(
-            node, folder, mails, {"BACKEND": SMTP_BACKEND, "OPTIONS": {"host": "127.0.0.1", "port": sink.port}}, "sent"
-        )
+        _deliver(node, folder, mails, smtp_mailer(sink.port), "sent")
         _queue(node, mails // 10, to="refuse@example.org")
         _deliver(node, folder, mails // 10, {"BACKEND": REHEARSAL}, "in the error log")
     return 0
@@ -68,9 +65,7 @@ def _deliver(node: Node, folder: Path, mails: int, mailer: dict[str, Any], how: 
     database = folder / f"{mailer['BACKEND']}.db"
     more = {"processes": 1, "workers": 20, "database": f"sqlite:///{database}"}
     with running(node.amqp_uri, folder, {"default": mailer}, **more), MailClient(node.amqp_uri, timeout=10) as client:
-        end = time.monotonic() + LIMIT_S
-        while _waiting(client) and time.monotonic() < end:
-            time.sleep(0.5)
+        until(lambda: _waiting(client), lambda waiting: not waiting, f"{mails} mails {how}", every_s=0.5)
     print(f"{mails:,} mails {how}: {_bytes_of(database) / mails:,.0f} bytes each in SQLite")
 
 

@@ -6,10 +6,9 @@ from typing import Any
 
 from kombu import Connection
 
-from benchmarks.servers import command
+from benchmarks.servers import command, smtp_mailer
 from mail_service import topology
 from mail_service.client import MailClient
-from mail_service.mailers import SMTP_BACKEND
 
 from .place import Place
 
@@ -37,13 +36,12 @@ class Client:
 
 def workers(place: Place) -> list[list[str]]:
     """Give the commands that deliver."""
-    default = {"BACKEND": SMTP_BACKEND, "OPTIONS": {"host": "127.0.0.1", "port": place.smtp_port}}
     schedules = {"storm": {"schedule": [2000], "limit": 20}}
     return [
         command(
             place.amqp_uri,
             place.folder,
-            {"default": default},
+            {"default": smtp_mailer(place.smtp_port)},
             processes=place.processes,
             workers=50,
             schedules=schedules,
