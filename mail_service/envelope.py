@@ -20,7 +20,8 @@ from typing import Any, Self, TypeGuard
 
 from mail_service import clock, topology, tracing
 from mail_service.errors import InvalidMessage
-from mail_service.message import Options, references
+from mail_service.message import references
+from mail_service.message.options import require_id
 from mail_service.outcome import FINAL, is_state
 from mail_service.tracing import Carrier
 
@@ -155,7 +156,7 @@ def _require(facts: Mapping[str, Any], types: Mapping[str, type]) -> None:
     for name, kind in types.items():
         if not isinstance(facts.get(name), kind):
             raise InvalidMessage(f"body.{name}", f"is missing or not of type {kind.__name__}")
-    Options.parse({"id": facts["id"]})
+    require_id(facts["id"])
     for name in ("message_id", "date"):
         if len(facts[name]) > 500 or not (facts[name].isascii() and facts[name].isprintable()):
             raise InvalidMessage(f"body.{name}", "must be one line of ASCII")

@@ -12,7 +12,7 @@ import logging
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import Any, Final, TypeVar
@@ -47,6 +47,8 @@ LONGEST_WAIT_MS: Final = 60_000
 #: Nothing younger is left over: it may be on its way to RabbitMQ, or in a worker's hand.
 ORPHAN_S: Final = 86_400
 LOOK_S: Final = 3600
+#: for mail without blobs, which is nearly all
+_ROOM: Final = nullcontext(0)
 #: ids that are read at a time
 SLICE: Final = 20_000
 
@@ -121,11 +123,14 @@ class Storeroom:
             return owned
         return replace(owned, message=message)
 
-    @contextmanager
-    def room_for(self, canonical: Mapping[str, Any]) -> Iterator[int]:
+    def room_for(self, canonical: Mapping[str, Any]) -> AbstractContextManager[int]:
         """Give 0 when the mail may be attempted now, as far as memory goes, else how many milliseconds later."""
         size = sum(reference.size for reference in references(canonical))
-        if size and self._in_use and self._in_use + size > MOST_AT_ONCE:
+        return self._room_of(size) if size else _ROOM
+
+    @contextmanager
+    def _room_of(self, size: int) -> Iterator[int]:
+        if self._in_use and self._in_use + size > MOST_AT_ONCE:
             yield self._turn()
             return
         self._in_use += size

@@ -80,6 +80,11 @@ class Options:
         return given
 
 
+def require_id(value: str) -> None:
+    """Raise InvalidMessage for what cannot be the id of a mail."""
+    _text({"id": value}, "id")
+
+
 _NAMES = tuple(field.name for field in fields(Options))
 _NONE = Options()
 

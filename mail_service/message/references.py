@@ -113,9 +113,8 @@ def referred_size(message: object) -> int:
 
 def require_own(message: object, mail_id: str) -> None:
     """Raise InvalidMessage for a reference that was made for another mail than *mail_id*."""
-    owner = owner_of(mail_id)
     for spot in spots(message):
-        if (reference := spot.reference) is not None and not reference.key.startswith(f"{owner}/"):
+        if (reference := spot.reference) is not None and not reference.key.startswith(f"{owner_of(mail_id)}/"):
             raise InvalidMessage(spot.place, "refers to a blob of another mail: each is made for one id")
 
 
