@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import Any, Final
 
 from django.core.exceptions import ImproperlyConfigured
@@ -101,7 +102,7 @@ class _Pool:
             is_kept = self.size is None or len(self._idle) < self.size
             if is_kept:
                 self._idle.append(conversation)
-            old = [idle for idle in self._idle if now - idle.idle_since >= KEEP_S]
+            old = list(takewhile(lambda idle: now - idle.idle_since >= KEEP_S, self._idle))
             del self._idle[: len(old)]
         if not is_kept:
             conversation.end()
