@@ -36,7 +36,7 @@ HOLDS_PER_S = 10.0
 HOLDS_AT_ONCE = 20.0
 #: an attempt that takes longer is slow, seconds; a usual one takes a tenth of this
 SLOW_S = 0.5
-#: the same while its mailer has not answered once in this process, and may never do
+#: the same while its mailer has not answered once in this process, and may never do, and others are in use
 UNPROVEN_SLOW_S = 0.1
 #: until mail of a mailer that is slow and has enough to do looks again, seconds
 CROWDED_S = 0.5
@@ -178,13 +178,18 @@ class Keeper:
         return min((self._slow_s(mailer) for mailer, _ in self._with), default=SLOW_S)
 
     def _slow_s(self, mailer: str) -> float:
-        return SLOW_S if mailer in self._proven else UNPROVEN_SLOW_S
+        return UNPROVEN_SLOW_S if self._may_be_in_the_way(mailer) else SLOW_S
+
+    def _may_be_in_the_way(self, mailer: str) -> bool:
+        """It has not answered yet, and others are in use."""
+        others = {other for other, _ in self._with} | self._proven
+        return mailer not in self._proven and bool(others - {mailer})
 
     def _look_at_crowded(self, mailer: str, lane: str, now: float) -> float:
         """Seconds until a mail of a mailer that is slow looks again: often enough to keep it busy."""
         gate = self._gate(mailer)
         first = min(self._with.get((mailer, lane), {}).values(), default=now)
-        is_slow = mailer in self._proven or now - first > SLOW_S
+        is_slow = not self._may_be_in_the_way(mailer) or now - first > SLOW_S
         usual = max(LOOKS_AT_CROWDED_PER_S, 3 * gate.pace)
         return gate.look(now, usual if is_slow else LOOKS_AT_UNPROVEN_PER_S) + CROWDED_S
 

@@ -219,7 +219,21 @@ def test_a_mailer_that_has_not_answered_yet_is_slow_sooner(one: Process, clock: 
     assert isinstance(one.admit("3", mailer="new"), Held)
 
 
+def test_the_only_mailer_in_use_has_the_usual_time_to_answer(one: Process, clock: Callable[[float], None]) -> None:
+    assert isinstance(one.admit("1"), Ticket)
+    assert isinstance(one.admit("2"), Ticket)
+
+    clock(keeper.UNPROVEN_SLOW_S + 0.01)
+    assert one.keeper.slow_s == keeper.SLOW_S
+    assert isinstance(one.admit("3"), Ticket)
+
+    assert isinstance(one.admit("1", mailer="second"), Ticket)
+    clock(keeper.UNPROVEN_SLOW_S + 0.01)
+    assert isinstance(one.admit("4"), Held)
+
+
 def test_mail_of_a_mailer_that_may_yet_answer_looks_again_soon(one: Process, clock: Callable[[float], None]) -> None:
+    one.attempt(ACCEPTED, mailer="proven")
     for number in range(2):
         assert isinstance(one.admit(f"first {number}"), Ticket)
 
