@@ -59,3 +59,5 @@ def show(found: Iterable[Found]) -> None:
         print(f"\n{'target':<58} {'aim':<34} {'found':>8}")
     for target in targets:
         print(f"{target.what:<58} {target.aim:<34} {target.figure:>8}  {'yes' if target.is_reached else 'NOT REACHED'}")
+    if not all(target.is_reached for target in targets):
+        print("benchmarks/README.md says what stands in the way.")
