@@ -182,8 +182,9 @@ class Keeper:
 
     def _may_be_in_the_way(self, mailer: str) -> bool:
         """It has not answered yet, and others are in use."""
-        others = {other for other, _ in self._with} | self._proven
-        return mailer not in self._proven and bool(others - {mailer})
+        if mailer in self._proven:
+            return False
+        return bool(self._proven) or any(other != mailer for other, _ in self._with)
 
     def _look_at_crowded(self, mailer: str, lane: str, now: float) -> float:
         """Seconds until a mail of a mailer that is slow looks again: often enough to keep it busy."""
